@@ -1,0 +1,1 @@
+"""From files to batches: clip sources, sampling, transforms, loaders, video, puppets. Numpy only, never jax."""

@@ -1,0 +1,87 @@
+"""What a network looks like: one frozen dataclass, every default written once."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+
+DOMAINS = ("real", "cartoon")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and choices of a `ToonTalker` network. The defaults are the released network.
+
+    Attributes:
+      image_size: S, a power of two from 64 to 1024.
+      width: d, the width of style vectors, motion codes and transformers.
+      motion_slots: K, the number of learned motion tokens.
+      heads: attention heads; divides `width`.
+      channel_base, channel_cap: a map of resolution r has min(channel_cap, channel_base / r) channels.
+      backward_resolutions: the appearance maps that the backward transformer reads, coarse to fine. The released
+        weights need (4, 16, 64); the paper says (16, 32, 64).
+      dropout: rate on attention weights, in training only.
+      align_corners: where the generator's sampler puts -1 and 1. The released weights need False, although their
+        grid follows the True convention (`reference.md`, generator, step 3); a network trained from scratch may
+        choose the consistent True.
+      flow_init_scale: scale of the flow heads' initial weights. 1 as released; 0.1 starts near the identity flow.
+      mask_init_bias: initial bias of the first flow head's mask logit. 0 as released; > 0 starts by warping.
+      dtype: what convolutions and matrix products compute in; parameters are always float32.
+    """
+
+    image_size: int = 256
+    width: int = 512
+    motion_slots: int = 20
+    heads: int = 8
+    channel_base: int = 16384
+    channel_cap: int = 512
+    backward_resolutions: tuple[int, int, int] = (4, 16, 64)
+    dropout: float = 0.1
+    align_corners: bool = False
+    flow_init_scale: float = 1.0
+    mask_init_bias: float = 0.0
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.image_size not in (64, 128, 256, 512, 1024):
+            raise ValueError(f"image_size = {self.image_size}: must be 64, 128, 256, 512 or 1024.")
+        for name in ("width", "motion_slots", "heads", "channel_base", "channel_cap"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} = {value!r}: must be a whole number of at least 1.")
+        if self.width % self.heads:
+            raise ValueError(f"width = {self.width} is not divisible by heads = {self.heads}.")
+        if self.channels(self.image_size) < 1:
+            raise ValueError(f"channel_base = {self.channel_base} gives no channel at {self.image_size} px; raise it.")
+        object.__setattr__(self, "backward_resolutions", tuple(self.backward_resolutions))  # JSON gives a list
+        if len(self.backward_resolutions) != 3 or not set(self.backward_resolutions) <= set(self.resolutions):
+            raise ValueError(
+                f"backward_resolutions = {self.backward_resolutions}: name three of the map sizes {self.resolutions}."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout = {self.dropout}: must be in [0, 1).")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype = {self.dtype!r}: must be 'float32', 'bfloat16' or 'float16'.")
+
+    def channels(self, resolution: int) -> int:
+        """Channels of every map of this resolution."""
+        return min(self.channel_cap, self.channel_base // resolution)
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Sides of the appearance maps: S, S/2, … 4."""
+        return tuple(self.image_size >> i for i in range(self.stages + 1))
+
+    @property
+    def stages(self) -> int:
+        """Generator stages: resolutions 8, 16, … S."""
+        return int(math.log2(self.image_size)) - 2
+
+    @property
+    def style_vectors(self) -> int:
+        """n = 2 log2(S) - 2."""
+        return 2 * self.stages + 2
+
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        return jnp.dtype(self.dtype)

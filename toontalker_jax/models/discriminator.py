@@ -1,0 +1,46 @@
+"""StyleGAN2's discriminator, one a domain (`reference.md`, training values)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.models.encoders import AppearanceEncoder
+from toontalker_jax.models.layers import ActivatedConv, EqualLinear, activate
+
+STD_GROUP = 4  # largest group of the minibatch standard deviation
+
+
+def minibatch_std(x: jax.Array) -> jax.Array:
+    """Append one channel: the standard deviation within groups of neighbouring rows, averaged over everything else.
+
+    x [N, H, W, C] → [N, H, W, C + 1]. Groups have min(N, 4) rows; N must be a multiple of that.
+
+    Raises:
+      ValueError: the batch does not divide into groups.
+    """
+    n = x.shape[0]
+    group = min(n, STD_GROUP)
+    if n % group:
+        raise ValueError(f"a discriminator batch of {n} does not divide into groups of {group}; use a multiple of it.")
+    grouped = x.astype(jnp.float32).reshape(n // group, group, *x.shape[1:])
+    deviation = jnp.sqrt(grouped.var(axis=1) + 1e-8).mean(axis=(1, 2, 3))  # one number a group
+    feature = jnp.repeat(deviation, group)[:, None, None, None].astype(x.dtype)
+    return jnp.concatenate([x, jnp.broadcast_to(feature, (*x.shape[:-1], 1))], axis=-1)
+
+
+class Discriminator(nnx.Module):
+    """Picture → logit: positive means real."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        channels = config.channels(4)
+        self.pyramid = AppearanceEncoder(config, rngs=rngs)
+        self.last = ActivatedConv(channels + 1, channels, 3, rngs=rngs)
+        self.hidden = EqualLinear(16 * channels, config.width, rngs=rngs)
+        self.logit = EqualLinear(config.width, 1, rngs=rngs)
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """image [N, S, S, 3] in [-1, 1] → [N], float32."""
+        x = self.last(minibatch_std(self.pyramid(image)[4]))
+        x = x.reshape(x.shape[0], -1).astype(jnp.float32)
+        return self.logit(activate(self.hidden(x), jnp.zeros(())))[:, 0]

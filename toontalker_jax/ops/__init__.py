@@ -1,0 +1,1 @@
+"""Array operations that the network is built from: pure functions on NHWC arrays."""
