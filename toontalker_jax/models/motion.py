@@ -116,7 +116,7 @@ class TransformerLayer(nnx.Module):
 class BackwardTransformer(nnx.Module):
     """T_B: from the canonical space back to a domain's own motion, reading the source's appearance maps.
 
-    Three layers over three maps (4, 16 and 64 pixels as released), coarse to fine, the finest through a 3×3 convolution.
+    Three layers over three maps (4, 16 and 64 pixels as released), coarse to fine; the finest passes a 3×3 convolution.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):

@@ -1,0 +1,43 @@
+"""Blocks that the recipes share. A recipe says only what it changes."""
+
+import ml_collections
+
+
+def parse_arg(arg: str | None, **defaults: str | int) -> ml_collections.ConfigDict:
+    """":stage=2,recipe=modern" behind a config's file name → the defaults with these changed.
+
+    Raises:
+      ValueError: an unknown key, or a value that does not fit the default's type.
+    """
+    values = dict(defaults)
+    for item in filter(None, (arg or "").split(",")):
+        key, _, value = item.partition("=")
+        if key not in defaults:
+            raise ValueError(f"config argument {item!r}: know {', '.join(f'{k}={v}' for k, v in defaults.items())}.")
+        values[key] = type(defaults[key])(value)
+    return ml_collections.ConfigDict(values)
+
+
+def base() -> ml_collections.ConfigDict:
+    """Every key that training reads, with the values that most recipes share."""
+    config = ml_collections.ConfigDict()
+    config.stage = 1
+    config.seed = 0
+    config.init = ""  # stage 2: the stage-1 workdir or checkpoint; stage 1: "" or a checkpoint to go on from
+    config.steps = 0
+    config.batch_size = 0  # in all; stage 2 takes this many tuples in each direction
+    config.model = ml_collections.ConfigDict(type_safe=False)  # ModelConfig's fields that differ from its defaults
+    config.data = {"real": "", "cartoon": "", "real_split": "train", "cartoon_split": "train"}
+    config.data.first, config.data.last = 0, 0  # a single video: its frames first … last - 1; 0, 0 means all
+    config.weights = {"l1": 1.0, "image_gradient": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
+    config.vgg = ""  # torchvision's vgg19 file, or "random" for untrained features; read if perceptual is weighted
+    config.optimizer = {"learning_rate": 0.0, "warmup_steps": 0, "decay": "none", "beta1": 0.0, "beta2": 0.99}
+    config.discriminator_optimizer = dict(config.optimizer)
+    config.log_every, config.pictures_every, config.checkpoint_every = 50, 1000, 1000
+    return config
+
+
+def lia_adam(config: ml_collections.ConfigDict, learning_rate: float) -> None:
+    """LIA's Adam: the ratios come from its lazy regularisation every 4 (G) and 16 (D) steps, which it never applies."""
+    for key, ratio in (("optimizer", 4 / 5), ("discriminator_optimizer", 16 / 17)):
+        config[key].update(learning_rate=learning_rate * ratio, beta1=0.0, beta2=0.99**ratio)

@@ -1,0 +1,252 @@
+"""Random-access sources of clips: a prepared data set, folders of frames, video files. `open_clips` chooses."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_pipelines import transforms, video
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
+
+
+class ClipSource(Protocol):
+    """Clips of one domain. Reading is thread-safe."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """The number of frames of each clip."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of clips."""
+        ...
+
+    def name(self, clip: int) -> str:
+        """A name for messages and reports."""
+        ...
+
+    def frame(self, clip: int, index: int) -> np.ndarray:
+        """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
+        ...
+
+
+class PreparedClips:
+    """A split of a data set written by scripts/prepare_data.py: ArrayRecord, one record a frame.
+
+    Args:
+      path: the folder given to prepare_data as output, or the one inside it that holds dataset_info.json.
+      split: a TFDS split of it, as "real_train".
+      first, last: use the frames [first, last) of each clip; None is the clip's own start or end.
+
+    Raises:
+      FileNotFoundError: no prepared data set at `path`.
+      ValueError: it has no such split, or no frames in that range.
+    """
+
+    def __init__(self, path: str | os.PathLike, split: str, first: int | None = None, last: int | None = None):
+        found = _prepared_folders(Path(path))
+        if len(found) != 1:
+            what = f"{len(found)} data sets; name one of them" if found else "no prepared data set; see prepare_data.py"
+            raise FileNotFoundError(f"{path} holds {what}")
+        builder = tfds.builder_from_directory(found[0])
+        if split not in builder.info.splits:
+            raise ValueError(f"{path} has no split {split!r}: choose one of {', '.join(sorted(builder.info.splits))}")
+        table = builder.info.metadata["clips"][split]
+        self._names = [row["name"] for row in table]
+        ranges = [_frame_range(row["name"], row["length"], first, last) for row in table]
+        self._starts = [row["start"] + frames.start for row, frames in zip(table, ranges, strict=True)]
+        self.lengths = [len(frames) for frames in ranges]
+        # TFDS would decode the pictures with a slower library.
+        self._records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        self._has_motion = "motion" in builder.info.features
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def name(self, clip: int) -> str:
+        """The clip's name in the data set."""
+        return self._names[clip]
+
+    def frame(self, clip: int, index: int) -> np.ndarray:
+        """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
+        return transforms.decode(self._record(clip, index)["image"])
+
+    def motion(self, clip: int, index: int) -> np.ndarray:
+        """The motion behind frame `index`, float32 [M] (puppets.MOTION_NAMES). Raises ValueError if not recorded."""
+        if not self._has_motion:
+            raise ValueError("this data set records no motion")
+        return self._record(clip, index)["motion"]
+
+    def _record(self, clip: int, index: int) -> dict:
+        _check_index(self, clip, index)
+        return self._records[self._starts[clip] + index]
+
+
+class FolderClips:
+    """Clips as folders of images, each read when it is asked for.
+
+    Args:
+      folders: one a clip; its images in natural order of their names are the frames.
+      image_size: crop each frame to its central square and resize it to this side; None leaves it as it is.
+      first, last: use the frames [first, last) of each clip; None is the clip's own start or end.
+
+    Raises:
+      ValueError: a folder without images, or without frames in that range.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[str | os.PathLike],
+        image_size: int | None = None,
+        first: int | None = None,
+        last: int | None = None,
+    ):
+        self._names = [Path(folder).name for folder in folders]
+        self._image_size = image_size
+        self._files = []
+        for folder in folders:
+            files = video.frame_files(folder)
+            if not files:
+                raise ValueError(f"{folder}: the folder holds no images")
+            frames = _frame_range(str(folder), len(files), first, last)
+            self._files.append(files[frames.start : frames.stop])
+        self.lengths = [len(files) for files in self._files]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def name(self, clip: int) -> str:
+        """The folder's name."""
+        return self._names[clip]
+
+    def frame(self, clip: int, index: int) -> np.ndarray:
+        """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
+        _check_index(self, clip, index)
+        return _to_size(video.read_image(self._files[clip][index]), self._image_size)
+
+
+class VideoClips:
+    """Clips as video files, decoded when opened and held in memory: random reads within a video file are slow.
+
+    The cost is 3 * height * width bytes a frame, after resizing: 500 frames take 6 MB at 64 px, 98 MB at 256 px.
+
+    Args:
+      files: one a clip, any video or GIF.
+      image_size: crop each frame to its central square and resize it to this side on loading; None leaves it.
+      first, last: load the frames [first, last) of each clip; None is the clip's own start or end.
+
+    Raises:
+      VideoError: a file is no video, or broken within that range.
+      ValueError: no frames in that range.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str | os.PathLike],
+        image_size: int | None = None,
+        first: int | None = None,
+        last: int | None = None,
+    ):
+        self._names = [Path(file).name for file in files]
+        self._clips = [_load_video(Path(file), image_size, first, last) for file in files]
+        self.lengths = [len(clip) for clip in self._clips]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def name(self, clip: int) -> str:
+        """The file's name."""
+        return self._names[clip]
+
+    def frame(self, clip: int, index: int) -> np.ndarray:
+        """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
+        _check_index(self, clip, index)
+        return self._clips[clip][index]
+
+
+def open_clips(
+    path: str | os.PathLike,
+    split: str | None = None,
+    image_size: int | None = None,
+    first: int | None = None,
+    last: int | None = None,
+) -> ClipSource:
+    """Opens whatever clips are at `path`.
+
+    A video file is one clip. A folder is, whichever fits first: a data set written by prepare_data.py; one clip, if it
+    holds images; a clip a video, if it holds video files; a clip a subfolder of images.
+
+    Args:
+      path: the file or folder.
+      split: the split of a prepared data set ("real_train"); else the name of a subfolder of `path` to read, or none.
+      image_size: side of the frames; other frames are cropped to their central square and resized. A prepared data set
+        has its size already, which the loaders check. None leaves the frames as they are.
+      first, last: use the frames [first, last) of each clip; None is the clip's own start or end.
+
+    Raises:
+      FileNotFoundError: nothing there.
+      ValueError: nothing of these, or no frames in that range.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder of clips")
+    if _prepared_folders(path):
+        if not split:
+            raise ValueError(f"{path} is a prepared data set: name one of its splits, as real_train")
+        return PreparedClips(path, split, first, last)
+    if split:
+        path = path / split
+        if not path.is_dir():
+            raise ValueError(f"{path.parent} is no prepared data set and has no folder {split!r}: leave split empty")
+    if path.is_file():
+        return VideoClips([path], image_size, first, last)
+    if video.frame_files(path):
+        return FolderClips([path], image_size, first, last)
+    entries = sorted((e for e in path.iterdir() if not e.name.startswith(".")), key=lambda e: video.natural_key(e.name))
+    files = [entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file()]
+    if files:
+        return VideoClips(files, image_size, first, last)
+    folders = [entry for entry in entries if entry.is_dir()]
+    if folders:
+        return FolderClips(folders, image_size, first, last)
+    raise ValueError(f"{path}: no prepared data set, images, videos or folders of images there")
+
+
+def _prepared_folders(path: Path) -> list[Path]:
+    """The folders with a dataset_info.json: `path` itself, and those two levels below (name/version)."""
+    return sorted(info.parent for pattern in ("", "*/*/") for info in path.glob(f"{pattern}dataset_info.json"))
+
+
+def _load_video(file: Path, image_size: int | None, first: int | None, last: int | None) -> np.ndarray:
+    start = first or 0
+    if start < 0 or (last is not None and last <= start):
+        raise ValueError(f"{file}: frames [{first}, {last}) asked for: use 0 <= first < last")
+    frames, length = [], 0
+    for length, frame in enumerate(video.read_frames(file), 1):
+        if length > start:
+            frames.append(_to_size(frame, image_size))
+        if length == last:
+            break
+    _frame_range(str(file), length, first, last)
+    return np.stack(frames)
+
+
+def _to_size(image: np.ndarray, image_size: int | None) -> np.ndarray:
+    return image if image_size is None else transforms.to_square(image, image_size)
+
+
+def _check_index(clips: ClipSource, clip: int, index: int) -> None:
+    if not 0 <= index < clips.lengths[clip]:
+        raise IndexError(f"clip {clips.name(clip)} has no frame {index}: it has {clips.lengths[clip]}")
+
+
+def _frame_range(name: str, length: int, first: int | None, last: int | None) -> range:
+    """The frames [first, last) of a clip of `length` frames."""
+    frames = range(first or 0, length if last is None else last)
+    if not 0 <= frames.start < frames.stop <= length:
+        raise ValueError(f"{name}: frames [{frames.start}, {frames.stop}) asked for, but it has {length}")
+    return frames

@@ -1,0 +1,118 @@
+"""Trains a stage.
+
+    python scripts/train.py --config=configs/puppets.py:stage=1 --workdir=runs/puppets1
+    python scripts/train.py --config=configs/puppets.py:stage=2 --workdir=runs/puppets2 --config.init=runs/puppets1
+
+Run again with the same workdir, it resumes. The workdir gets config.json, checkpoints/, metrics.jsonl, tensorboard/.
+"""
+
+import functools
+import json
+
+import jax
+from absl import app, flags, logging
+from etils import epath
+from flax import nnx
+from ml_collections import ConfigDict, config_flags
+
+from data_pipelines import loaders
+from data_pipelines.clips import open_clips
+from toontalker_jax import checkpoints
+from toontalker_jax.convert.vgg import load_vgg19
+from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.models.perceptual import VGG19
+from toontalker_jax.models.toontalker import ToonTalker
+from toontalker_jax.training import loop, sharding
+from toontalker_jax.training.reporting import Reporter
+from toontalker_jax.training.stage1 import stage1
+from toontalker_jax.training.stage2 import stage2
+from toontalker_jax.training.state import Optimizers, create_state, make_optimizer, start_stage2
+from toontalker_jax.training.step import make_pictures, make_train_step
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe in configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
+flags.mark_flag_as_required("config")
+
+
+def initial_model(config: ConfigDict) -> ToonTalker:
+    """The network that the run starts from: `config.init`, or fresh weights (stage 1 only)."""
+    if config.init:
+        model = checkpoints.load_model(config.init)
+        return start_stage2(model) if config.stage == 2 and "cartoon" not in model.domains else model
+    if config.stage == 2:
+        raise ValueError("stage 2 starts from stage 1: name its workdir or checkpoint by --config.init=PATH.")
+    return ToonTalker(ModelConfig(**config.model), ("real",), rngs=nnx.Rngs(config.seed))
+
+
+def perceptual_network(config: ConfigDict) -> VGG19 | None:
+    if config.weights.perceptual == 0:
+        return None
+    if not config.vgg:
+        raise ValueError("weights.perceptual is set: name torchvision's vgg19 file by --config.vgg=FILE, or 'random'.")
+    if config.vgg == "random":
+        logging.warning("perceptual loss: UNTRAINED random VGG19 features, because config.vgg = 'random'.")
+        return VGG19(rngs=nnx.Rngs(config.seed))
+    return load_vgg19(config.vgg)
+
+
+def open_batches(config: ConfigDict, image_size: int) -> functools.partial:
+    """`batches(start_step=…)` of the stage, this process's rows."""
+    if config.batch_size < 1 or config.steps < 1:
+        raise ValueError(f"steps = {config.steps} and batch_size = {config.batch_size} must be at least 1.")
+    data = config.data
+    real = open_clips(data.real, data.real_split, image_size=image_size, first=data.first, last=data.last or None)
+    shared = {
+        "batch_size": config.batch_size,
+        "image_size": image_size,
+        "seed": config.seed,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+    if config.stage == 1:
+        return functools.partial(loaders.pair_batches, real, **shared)
+    cartoon = open_clips(data.cartoon, data.cartoon_split, image_size=image_size)
+    return functools.partial(loaders.stage2_batches, real, cartoon, **shared)
+
+
+def main(_: list[str]) -> None:
+    config, workdir = _CONFIG.value, epath.Path(_WORKDIR.value)
+    if config.stage not in (1, 2):
+        raise app.UsageError(f"config.stage = {config.stage}: must be 1 or 2.")
+    try:
+        model, vgg = initial_model(config), perceptual_network(config)
+        batches = open_batches(config, model.config.image_size)
+        optimizers = Optimizers(
+            *(make_optimizer(config[k], config.steps) for k in ("optimizer", "discriminator_optimizer"))
+        )
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+    stage = stage1 if config.stage == 1 else stage2
+    weights = config.weights.to_dict()
+    networks, state = create_state(
+        model, optimizers, adversarial=weights["adversarial"] != 0, rngs=nnx.Rngs(config.seed + 1)
+    )
+    mesh = sharding.make_mesh()
+    with checkpoints.TrainCheckpoints(workdir) as saved:
+        state = loop.resume(state, saved, mesh)
+        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        run = loop.Run(
+            train_step=make_train_step(stage, networks, optimizers, weights, config.seed),
+            vgg=vgg,
+            pictures=make_pictures(stage, networks),
+            picture_batch=next(batches(start_step=0)),
+            batches=lambda done: batches(start_step=done),
+            schedule=loop.Schedule(config.steps, config.log_every, config.pictures_every, config.checkpoint_every),
+            mesh=mesh,
+        )
+        reporter = Reporter(workdir, int(state.step))
+        try:
+            loop.train(run, state, saved, reporter, model.config, tuple(model.domains))
+        except FloatingPointError as error:
+            raise SystemExit(f"error: {error}") from None
+        finally:
+            reporter.close()
+
+
+if __name__ == "__main__":
+    app.run(main)

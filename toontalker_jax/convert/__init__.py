@@ -1,0 +1,1 @@
+"""PyTorch checkpoint files in and out, without PyTorch."""

@@ -1,0 +1,47 @@
+"""Losses: named, unweighted float32 scalars. The perceptual loss stands in `models.perceptual`, with its network."""
+
+import jax
+import jax.numpy as jnp
+
+from toontalker_jax.models.motion import MotionCodes
+
+
+def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean absolute difference of two arrays of one shape; for images in [-1, 1], so 0 … 2."""
+    return jnp.abs(prediction - target).mean()
+
+
+def image_gradient(prediction: jax.Array, target: jax.Array, scales: int = 4) -> jax.Array:
+    """Mean absolute difference of horizontal and vertical finite differences, summed over an average-pooled pyramid.
+
+    A cheap edge-aware companion of L1 where no perceptual network is at hand (after the gradient difference loss of
+    Mathieu et al., ICLR 2016). Images [N, S, S, 3], S divisible by 2^(scales - 1).
+    """
+    error, total = prediction - target, jnp.float32(0)
+    for scale in range(scales):
+        total += jnp.abs(jnp.diff(error, axis=1)).mean() + jnp.abs(jnp.diff(error, axis=2)).mean()
+        if scale + 1 < scales:
+            n, height, width, channels = error.shape
+            error = error.reshape(n, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+    return total
+
+
+def adversarial(fake_logits: jax.Array) -> jax.Array:
+    """Non-saturating generator loss: mean softplus(-D(fake)). Logits [N]."""
+    return jax.nn.softplus(-fake_logits).mean()
+
+
+def discriminator(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
+    """mean softplus(-D(real)) + mean softplus(D(fake)). Logits [N]."""
+    return jax.nn.softplus(-real_logits).mean() + jax.nn.softplus(fake_logits).mean()
+
+
+def analogy(
+    source: MotionCodes, generated_rd: jax.Array, reference_rd: jax.Array, driving_rd: jax.Array
+) -> jax.Array:
+    """Analogy motion loss (eq. 9): the generated frame is to the source what the driver is to its reference.
+
+    L1 in the canonical space of (w_rg - w_rs) against (w_rb - w_ra). `source` and `generated_rd` are measured by the
+    source's domain, `reference_rd` (a) and `driving_rd` (b) by the driver's. All [N, K, d].
+    """
+    return l1(generated_rd - source.reference_to_driving, driving_rd - reference_rd)

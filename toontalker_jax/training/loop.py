@@ -1,0 +1,110 @@
+"""The only training loop: batches in, steps, reports and checkpoints out."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from toontalker_jax.checkpoints import TrainCheckpoints
+from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.models.perceptual import VGG19
+from toontalker_jax.training.reporting import Reporter
+from toontalker_jax.training.sharding import replicated, shard_batch
+from toontalker_jax.training.state import TrainState
+from toontalker_jax.training.step import Batch, Metrics
+
+
+class Schedule(NamedTuple):
+    """How long, and how often, in steps."""
+
+    steps: int
+    log_every: int
+    pictures_every: int
+    checkpoint_every: int
+
+
+class Run(NamedTuple):
+    """Everything that `train` needs and does not make itself."""
+
+    train_step: Callable[[TrainState, Batch, VGG19 | None], tuple[TrainState, Metrics]]
+    vgg: VGG19 | None  # the perceptual network, if a loss needs it
+    pictures: Callable[[Any, Batch], dict[str, jax.Array]]
+    picture_batch: Batch  # shown at every pictures_every; numpy
+    batches: Callable[[int], Iterator[Batch]]  # from the number of steps already done; this process's rows, numpy
+    schedule: Schedule
+    mesh: Mesh
+
+
+def resume(state: TrainState, checkpoints: TrainCheckpoints, mesh: Mesh) -> TrainState:
+    """`state` on the mesh, or the newest checkpoint of the workdir in its place."""
+    state = jax.device_put(state, replicated(mesh))
+    if checkpoints.latest_step() is None:
+        return state
+    return TrainState(**checkpoints.restore(state._asdict()).state)
+
+
+def train(
+    run: Run, state: TrainState, checkpoints: TrainCheckpoints, reporter: Reporter, config: ModelConfig, domains
+) -> TrainState:
+    """Run from `state.step` to `schedule.steps`; the last step is always reported and saved.
+
+    Metrics are read one step late, so that the device never waits for the host.
+
+    Raises:
+      FloatingPointError: a loss is not finite. The message names the step and the terms; the newest checkpoint is
+        older than that step.
+    """
+    train_step = jax.jit(run.train_step, donate_argnums=0)
+    pictures = jax.jit(run.pictures)
+    picture_batch, vgg = jax.device_put((run.picture_batch, run.vgg), replicated(run.mesh))
+    schedule, first = run.schedule, int(state.step)
+    batches = run.batches(first)
+    late: tuple[int, Metrics] | None = None
+    clock = time.perf_counter()
+    with tqdm(total=schedule.steps, initial=first, unit="step", disable=jax.process_index() > 0) as bar:
+        for step in range(first + 1, schedule.steps + 1):
+            state, metrics = train_step(state, shard_batch(next(batches), run.mesh), vgg)
+            if late is not None:
+                _report(*late, schedule, reporter, bar)
+            late = step, metrics
+            due = {name: step % getattr(schedule, name) == 0 or step == schedule.steps for name in schedule._fields}
+            if due["checkpoint_every"]:
+                check_finite(step, metrics)
+                checkpoints.save(step, state._asdict(), config, domains)
+            if due["pictures_every"]:
+                grids = pictures(state.generator, picture_batch)
+                reporter.pictures(step, {name: to_uint8(grid) for name, grid in grids.items()})
+            bar.update()
+    if late is not None:
+        _report(*late, schedule, reporter, bar)
+        elapsed = time.perf_counter() - clock
+        bar.write(f"{schedule.steps - first} steps in {elapsed:.0f} s")
+    checkpoints.wait()
+    return state
+
+
+def check_finite(step: int, metrics: Mapping[str, jax.Array]) -> None:
+    """Raise FloatingPointError that names the terms of this step that are not finite."""
+    culprits = {name: float(value) for name, value in metrics.items() if not np.isfinite(float(value))}
+    if culprits:
+        listed = ", ".join(f"{name} = {value}" for name, value in culprits.items())
+        raise FloatingPointError(
+            f"step {step}: {listed}. Nothing was saved after it: lower the learning rate, or look at this step's batch."
+        )
+
+
+def to_uint8(grid: jax.Array) -> np.ndarray:
+    """[-1, 1] → 0 … 255."""
+    return np.rint((np.clip(np.asarray(grid, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def _report(step: int, metrics: Metrics, schedule: Schedule, reporter: Reporter, bar: tqdm) -> None:
+    check_finite(step, metrics)
+    if step == 1 or step % schedule.log_every == 0 or step == schedule.steps:
+        values = {name: float(value) for name, value in metrics.items()}
+        reporter.scalars(step, values)
+        bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)

@@ -1,0 +1,18 @@
+"""Stage 1 (paper, training): reconstruct one frame of a real video from another."""
+
+from flax import nnx
+
+from toontalker_jax.models.toontalker import ToonTalker
+from toontalker_jax.training.step import Batch, Objective, StageOutput
+
+
+def stage1(model: ToonTalker, batch: Batch, objective: Objective, rngs: nnx.Rngs | None) -> StageOutput:
+    """`batch` is a PairBatch {source, driving [N, S, S, 3]}: two frames of one clip."""
+    image = model(batch["source"], batch["driving"], "real", rngs).image
+    terms = objective.reconstruction(image, batch["driving"], "real")
+    return StageOutput(
+        terms,
+        fakes={"real": image},
+        reals={"real": batch["driving"]},
+        pictures={"source_driving_result": (batch["source"], batch["driving"], image)},
+    )
