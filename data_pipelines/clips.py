@@ -221,7 +221,7 @@ def _prepared_folders(path: Path) -> list[Path]:
     return sorted(info.parent for pattern in ("", "*/*/") for info in path.glob(f"{pattern}dataset_info.json"))
 
 
-def _load_video(file: Path, image_size: int | None, first: int | None, last: int | None) -> np.ndarray:
+def _load_video(file: Path, image_size: int | None, first: int | None, last: int | None) -> list[np.ndarray]:
     start = first or 0
     if start < 0 or (last is not None and last <= start):
         raise ValueError(f"{file}: frames [{first}, {last}) asked for: use 0 <= first < last")
@@ -232,7 +232,7 @@ def _load_video(file: Path, image_size: int | None, first: int | None, last: int
         if length == last:
             break
     _frame_range(str(file), length, first, last)
-    return np.stack(frames)
+    return frames
 
 
 def _to_size(image: np.ndarray, image_size: int | None) -> np.ndarray:

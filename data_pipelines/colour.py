@@ -35,7 +35,7 @@ def to_rgb(frame: av.VideoFrame) -> np.ndarray:
     if frame.format.is_rgb or frame.format.name == "pal8":
         return frame.to_ndarray(format="rgb24")
     unnamed = Colorspace.ITU709 if frame.height >= _HIGH_DEFINITION else Colorspace.ITU601
-    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    full = frame.color_range == ColorRange.JPEG
     converted = frame.reformat(
         format="rgb24",
         src_colorspace=_MATRICES.get(frame.colorspace, unnamed),

@@ -1,12 +1,14 @@
 """Endless batches of pairs and analogy tuples, a function of (seed, step) alone.
 
-Every clip serves once an epoch, in an order drawn anew each time; row r of step s is element s * batch_size + r of that
-endless list. So the same global batches come out whatever the number of processes, each of which decodes only its own
-rows, and a run that resumes at a step gets what it would have got.
+Row r of step s is row s * batch_size + r of an endless list, in which every clip serves once an epoch, in an order
+drawn anew each time, and each row has a generator of its own for its frames. So the same global batches come out
+whatever the number of processes, each of which decodes only its own rows, and a run that resumes at a step gets what it
+would have got.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import cv2
 import grain
@@ -53,12 +55,12 @@ def pair_batches(
     plan = _Plan(batch_size, image_size, seed, start_step, process_index, process_count, num_threads, prefetch)
     _check_clips(clips, image_size, shortest=2)
 
-    def sample(clip: int, rng: np.random.Generator) -> dict[str, _Place]:
+    def sample(row: int, rng: np.random.Generator) -> dict[str, _Place]:
+        clip = sampling.clip_of_row(row, len(clips), plan.seed)
         source, driving = sampling.sample_pair(clips.lengths[clip], rng)
         return {"source": (clips, clip, source), "driving": (clips, clip, driving)}
 
-    order = _clip_order(clips, plan.derived_seed("clips"))
-    return _read(order.random_map(sample, seed=plan.derived_seed("frames")), plan)
+    return _batches(sample, plan)
 
 
 def analogy_batches(
@@ -81,15 +83,15 @@ def analogy_batches(
     _check_clips(drivers, image_size, shortest=2)
     _check_clips(sources, image_size, shortest=1)
 
-    def sample(clips: tuple[int, int], rng: np.random.Generator) -> dict[str, _Place]:
-        driver, source = clips
+    source_seed = _derived_seed(plan.seed, "sources")
+
+    def sample(row: int, rng: np.random.Generator) -> dict[str, _Place]:
+        driver = sampling.clip_of_row(row, len(drivers), plan.seed)
+        source = sampling.clip_of_row(row, len(sources), source_seed)
         a, b, c = sampling.sample_analogy(drivers.lengths[driver], sources.lengths[source], rng)
         return {"reference": (drivers, driver, a), "driving": (drivers, driver, b), "source": (sources, source, c)}
 
-    order = grain.experimental.ZipMapDataset(
-        [_clip_order(drivers, plan.derived_seed("drivers")), _clip_order(sources, plan.derived_seed("sources"))]
-    )
-    return _read(order.random_map(sample, seed=plan.derived_seed("frames")), plan)
+    return _batches(sample, plan)
 
 
 def stage2_batches(
@@ -106,9 +108,9 @@ def stage2_batches(
 ) -> Iterator[Stage2Batch]:
     """Analogy batches in both directions, `batch_size` rows and `num_threads` threads each. Else as `pair_batches`."""
     rest = (start_step, process_index, process_count, num_threads, prefetch)
-    plan = _Plan(batch_size, image_size, seed, *rest)
-    r2c = analogy_batches(real, cartoon, batch_size, image_size, plan.derived_seed("r2c"), *rest)
-    c2r = analogy_batches(cartoon, real, batch_size, image_size, plan.derived_seed("c2r"), *rest)
+    _Plan(batch_size, image_size, seed, *rest)
+    r2c = analogy_batches(real, cartoon, batch_size, image_size, _derived_seed(seed, "r2c"), *rest)
+    c2r = analogy_batches(cartoon, real, batch_size, image_size, _derived_seed(seed, "c2r"), *rest)
     return ({"r2c": there, "c2r": back} for there, back in zip(r2c, c2r, strict=True))
 
 
@@ -141,10 +143,6 @@ class _Plan:
         share = self.batch_size // self.process_count
         return slice(self.process_index * share, (self.process_index + 1) * share)
 
-    def derived_seed(self, purpose: str) -> int:
-        """An independent seed in [0, 2**32). Grain's shuffle takes seed + epoch, so near seeds would repeat orders."""
-        return int(np.random.SeedSequence([self.seed, *purpose.encode()]).generate_state(1)[0])
-
 
 def _check_clips(clips: ClipSource, image_size: int, shortest: int) -> None:
     if len(clips) == 0:
@@ -165,20 +163,23 @@ def _checked(clips: ClipSource, clip: int, index: int, image_size: int) -> np.nd
     return image
 
 
-def _clip_order(clips: ClipSource, seed: int) -> grain.MapDataset:
-    """The numbers of the clips without end: epoch after epoch, each in an order of its own."""
-    return grain.MapDataset.range(len(clips)).shuffle(seed=seed).repeat()
+def _derived_seed(seed: int, purpose: str) -> int:
+    """A seed in [0, 2**32) whose draws are independent of those of `seed` and of other purposes."""
+    return int(np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1)[0])
 
 
-def _read(samples: grain.MapDataset, plan: _Plan) -> Iterator:
-    """Decodes this process's rows of each global batch of samples, from plan.start_step on."""
+def _batches(sample: Callable[[int, np.random.Generator], dict[str, _Place]], plan: _Plan) -> Iterator:
+    """Samples the rows 0, 1, 2 …, and decodes this process's rows of each global batch, from plan.start_step on."""
 
     def load(batch: list[dict[str, _Place]]) -> dict[str, np.ndarray]:
         rows = batch[plan.rows]
-        images = {key: np.stack([_checked(*row[key], plan.image_size) for row in rows]) for key in rows[0]}
-        return {key: transforms.to_float(stack) for key, stack in images.items()}
+        return {
+            key: transforms.to_float(np.stack([_checked(*row[key], plan.image_size) for row in rows]))
+            for key in rows[0]
+        }
 
     cv2.setNumThreads(1)  # Grain decodes batches in parallel; OpenCV's own threads would only take the cores from it.
+    samples = grain.MapDataset.range(sys.maxsize).random_map(sample, seed=_derived_seed(plan.seed, "frames"))
     # The samples are cheap numbers, so they are drawn for all rows, and only then cut to this process's share.
     batches = samples.batch(plan.batch_size, drop_remainder=True, batch_fn=list)[plan.start_step :].map(load)
     options = grain.ReadOptions(num_threads=plan.num_threads, prefetch_buffer_size=plan.prefetch)

@@ -1,6 +1,22 @@
-"""Which frames make a pair or an analogy tuple. Pure: numbers of frames and a generator in, frame numbers out."""
+"""Which clip and which frames a row takes. Pure: counts and a seed or generator in, numbers out."""
+
+import functools
 
 import numpy as np
+
+
+def clip_of_row(row: int, count: int, seed: int) -> int:
+    """The clip of row 0, 1, 2 … of an endless list: every clip once an epoch of `count` rows, each newly shuffled.
+
+    grain.MapDataset.shuffle does the same, but takes 65,536 / count tries a row: 15 ms if there is a single clip.
+    """
+    epoch, position = divmod(row, count)
+    return int(_epoch_order(count, seed, epoch)[position])
+
+
+@functools.lru_cache(maxsize=16)
+def _epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def sample_pair(length: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -175,7 +175,11 @@ def open_writer(path: str | os.PathLike, frame_rate: Fraction | int) -> Iterator
         raise VideoError(
             f"{path}: a frame rate of {frame_rate}: use more than 0 and, in a GIF, at most {_GIF_MAX_RATE}"
         )
-    if any(path.iterdir()) or path.suffix if path.is_dir() else path.exists() and not path.suffix:
+    if path.suffix:
+        in_the_way = path.is_dir()
+    else:
+        in_the_way = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if in_the_way:
         raise VideoError(f"{path}: something else is in the way: choose another path or delete it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

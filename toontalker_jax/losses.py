@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from toontalker_jax.models.motion import MotionCodes
-
 
 def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Mean absolute difference of two arrays of one shape; for images in [-1, 1], so 0 … 2."""
@@ -36,12 +34,10 @@ def discriminator(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
     return jax.nn.softplus(-real_logits).mean() + jax.nn.softplus(fake_logits).mean()
 
 
-def analogy(
-    source: MotionCodes, generated_rd: jax.Array, reference_rd: jax.Array, driving_rd: jax.Array
-) -> jax.Array:
-    """Analogy motion loss (eq. 9): the generated frame is to the source what the driver is to its reference.
+def analogy(w_rs: jax.Array, w_rg: jax.Array, w_ra: jax.Array, w_rb: jax.Array) -> jax.Array:
+    """Analogy motion loss (eq. 9): the generated frame g is to the source s what the driver's b is to its a.
 
-    L1 in the canonical space of (w_rg - w_rs) against (w_rb - w_ra). `source` and `generated_rd` are measured by the
-    source's domain, `reference_rd` (a) and `driving_rd` (b) by the driver's. All [N, K, d].
+    L1 in the canonical space of (w_rg - w_rs) against (w_rb - w_ra). The first two are measured by the source's domain,
+    the last two by the driver's. All [N, K, d].
     """
-    return l1(generated_rd - source.reference_to_driving, driving_rd - reference_rd)
+    return l1(w_rg - w_rs, w_rb - w_ra)

@@ -38,7 +38,7 @@ class PuppetsConfig:
 
     def __post_init__(self):
         for name, low, high in (
-            ("image_size", 16, 1024),
+            ("image_size", puppets.MIN_SIZE, puppets.MAX_SIZE),
             ("seed", 0, 2**31 - 1),
             ("real_clips", 1, 10**6),
             ("cartoon_clips", 1, 10**6),
@@ -142,7 +142,7 @@ class Puppets(tfds.core.GeneratorBasedBuilder):
 
 
 def _domain_splits() -> list[tuple[str, str]]:
-    return [(domain, split) for split in ("train", "test") for domain in ("real", "cartoon")]
+    return [(domain, split) for split in puppets.SPLITS for domain in puppets.DOMAINS]
 
 
 def _clip_table(config: PuppetsConfig, domain: str, split: str) -> list[dict]:
@@ -199,6 +199,9 @@ def _is_complete(output: Path, config: PuppetsConfig) -> bool:
         if not changed:
             return True
         raise FileExistsError(f"{output} holds puppets with {', '.join(changed)}: choose another output or delete it")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{output} is not an empty folder: choose another output or delete it")
+    # An interrupted run leaves empty folders behind; a killed one also its unfinished files.
+    if output.is_file() or any(not path.is_dir() for path in output.rglob("*")):
+        raise FileExistsError(
+            f"{output} is in use by other files or an unfinished run: choose another output or delete it"
+        )
     return False

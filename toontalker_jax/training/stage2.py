@@ -40,6 +40,6 @@ def _direction(
     g = model.decode(target, model.encode_source(target, s), relative(codes_s, w_ra, w_rb), rngs).image
     if objective.wants("analogy"):
         w_rg = model.motion_codes(target, g, rngs).reference_to_driving
-        output.terms[f"analogy/{name}"] = losses.analogy(codes_s, w_rg, w_ra, w_rb)
+        output.terms[f"analogy/{name}"] = losses.analogy(codes_s.reference_to_driving, w_rg, w_ra, w_rb)
     output.fakes[target], output.reals[driver] = g, b
     output.pictures[f"{name}_reference_driving_reconstruction_source_result"] = (a, b, reconstruction, s, g)

@@ -106,7 +106,7 @@ def make_train_step(
             state.generator, state, batch, stage, networks, objective, seed
         )
         updates, generator_optimizer = optimizers.generator.update(gradient, state.generator_optimizer)
-        metrics = {**output.terms, "loss": total, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {**output.terms, "loss": total, "gradient_norm": optax.tree.norm(gradient)}
         discriminator, discriminator_optimizer = state.discriminator, state.discriminator_optimizer
         if objective.wants("adversarial"):
             gradient, terms = jax.grad(discriminator_loss, has_aux=True)(discriminator, output, networks)

@@ -1,0 +1,115 @@
+"""The whole path in a few minutes: render puppets, train both stages briefly, reenact with the shipped network.
+
+    make demo
+
+Writes to runs/demo/: a video of each type (source | driver | result | truth), grid.png, report.json, and the two short
+trainings in stage1/ and stage2/ (TensorBoard: tensorboard --logdir runs/demo).
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags, logging
+
+from data_pipelines import puppets, transforms, video
+from toontalker_jax.checkpoints import load_model
+from toontalker_jax.evaluation.protocols import transfer_recovery
+from toontalker_jax.models.toontalker import ToonTalker
+from toontalker_jax.reenactment.transfer import KINDS, Reenactor
+
+_OUTPUT = flags.DEFINE_string("output", "runs/demo", "Folder to write to; replaced if it is there.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "pretrained/puppets", "The network that reenacts.")
+_CASES = flags.DEFINE_integer("cases", 16, "Cases of each type for the recovery.", lower_bound=1)
+_STEPS = flags.DEFINE_list("steps", ["200", "60"], "Steps of the short stage 1 and stage 2.")
+
+ROOT = Path(__file__).resolve().parents[1]
+VIDEO_FRAMES, FRAME_RATE, ZOOM = 60, Fraction(25), 3
+GRID_ROWS = 3
+
+
+def script(name: str, *arguments: str) -> None:
+    """Runs a script of this folder as a user would."""
+    print(f"\n$ python scripts/{name} {' '.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, ROOT / "scripts" / name, *arguments], cwd=ROOT, check=True)
+
+
+def train_briefly(output: Path) -> dict[str, list[float]]:
+    """Prepares a small puppet data set and runs both stages on it. Returns the first and last loss of each."""
+    data = output / "data"
+    clips = ["--real_clips=96", "--cartoon_clips=48", "--test_clips=4", "--frames=16"]
+    script("prepare_data.py", "puppets", f"--output={data}", "--image_size=64", *clips)
+    losses = {}
+    for stage, steps in enumerate(_STEPS.value, start=1):
+        workdir = output / f"stage{stage}"
+        overrides = [f"--config.data.real={data}", f"--config.data.cartoon={data}", f"--config.steps={steps}"]
+        overrides += ["--config.optimizer.warmup_steps=10", "--config.log_every=10", f"--config.pictures_every={steps}"]
+        if stage == 2:
+            overrides.append(f"--config.init={output / 'stage1'}")
+        script("train.py", f"--config=configs/puppets.py:stage={stage}", f"--workdir={workdir}", *overrides)
+        lines = [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        losses[f"stage{stage}_loss"] = [lines[0], lines[-1]]
+    return losses
+
+
+def enlarge(picture: np.ndarray) -> np.ndarray:
+    return transforms.resize(picture, picture.shape[0] * ZOOM, picture.shape[1] * ZOOM)
+
+
+def write_video(path: Path, reenactor: Reenactor, kind: str, size: int) -> None:
+    """source | driver | result | truth of one held-out case, frame by frame."""
+    (case,) = puppets.transfer_cases(kind, "test", 1, 1, VIDEO_FRAMES, size, num_frames=VIDEO_FRAMES + 1)
+    output = reenactor.transfer(case["source"], case["reference"], case["driving"])
+    with video.open_writer(path, FRAME_RATE) as writer:
+        for driving, result, truth in zip(case["driving"], output, case["truth"], strict=True):
+            writer.write(enlarge(np.concatenate([case["source"], driving, result, truth], axis=1)))
+
+
+def reenact(model: ToonTalker, output: Path) -> tuple[dict[str, float], np.ndarray]:
+    """Recovery of every type over held-out cases, and the grid: a column a type, source | driver | result | truth."""
+    size, recovery, columns = model.config.image_size, {}, []
+    for kind in KINDS:
+        reenactor = Reenactor(model, kind, "relative", batch_size=8)
+        cases = list(puppets.transfer_cases(kind, "test", 0, _CASES.value, 4, size))
+        recovery[kind] = transfer_recovery(reenactor.transfer, cases)["mean"]
+        print(f"{kind}: motion recovery {recovery[kind]:.3f} over {_CASES.value} held-out cases", flush=True)
+        rows = []
+        for case in cases[:GRID_ROWS]:
+            result = reenactor.transfer(case["source"], case["reference"], case["driving"])
+            rows.append(np.concatenate([case["source"], case["driving"][-1], result[-1], case["truth"][-1]], axis=1))
+        columns.append(np.concatenate(rows))
+        write_video(output / f"{kind}.mp4", reenactor, kind, size)
+    return recovery, np.concatenate([np.concatenate(columns[:2], axis=1), np.concatenate(columns[2:], axis=1)])
+
+
+def main(argv: Sequence[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
+    start, output = time.monotonic(), Path(_OUTPUT.value).resolve()
+    model = load_model(ROOT / _CHECKPOINT.value)
+    if output.exists():
+        shutil.rmtree(output)
+    output.mkdir(parents=True)
+    losses = train_briefly(output)
+    print("\nReenacting with the shipped network", flush=True)
+    recovery, grid = reenact(model, output)
+    (output / "grid.png").write_bytes(transforms.encode_png(enlarge(grid)))
+    report = {
+        "recovery": recovery,
+        "cases": _CASES.value,
+        "train": losses,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    (output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    for name, (first, last) in losses.items():
+        print(f"{name}: {first:.3f} → {last:.3f}")
+    print(f"Look at {output}/: {', '.join(f'{kind}.mp4' for kind in KINDS)}, grid.png, report.json")
+
+
+if __name__ == "__main__":
+    app.run(main)

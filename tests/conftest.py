@@ -1,0 +1,40 @@
+"""Settings that have to stand before the first import of JAX, and the small network that several tests share."""
+
+import os
+
+# Tests run on the CPU unless somebody asks for another platform.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.models.toontalker import ToonTalker
+
+TINY = ModelConfig(image_size=64, width=16, motion_slots=2, heads=2, channel_base=512, channel_cap=16)
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """`tiny_model(domains, seed=0, config=TINY)`: a network of random kernels, drawn by numpy.
+
+    Its own initialisation would compile a random-number kernel for each shape, many seconds in all. With 0.6 for a
+    deviation its pictures stay within [-1, 1] for the most part and follow the driver by some levels of 256.
+    """
+
+    def make(domains=("real", "cartoon"), seed=0, config=TINY):
+        random = np.random.default_rng(seed)
+
+        def fill(path, leaf):
+            if leaf.ndim > 1:
+                return jnp.asarray(random.normal(0, 0.6, leaf.shape), leaf.dtype)
+            name = jax.tree_util.keystr(path)
+            return jnp.full(leaf.shape, float("scale'" in name or "modulation" in name), leaf.dtype)
+
+        graph, state = nnx.split(nnx.eval_shape(lambda: ToonTalker(config, domains, rngs=nnx.Rngs(0))))
+        return nnx.merge(graph, jax.tree_util.tree_map_with_path(fill, state))
+
+    return make

@@ -1,0 +1,79 @@
+"""Writes tests/convert/fixtures/*.pt with torch. Needs torch ≥ 2.0 (written with 2.13.0, CPU); the tests do not.
+
+Run from the root of the repository: python tests/convert/make_fixtures.py
+"""
+
+import argparse
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+
+FIXTURES = Path(__file__).parent / "fixtures"
+# torchvision's vgg19 `features`: (index, in, out) of its convolutions
+VGG19_CONVS = [
+    (0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128), (10, 128, 256), (12, 256, 256), (14, 256, 256),
+    (16, 256, 256), (19, 256, 512), (21, 512, 512), (23, 512, 512), (25, 512, 512), (28, 512, 512), (30, 512, 512),
+    (32, 512, 512), (34, 512, 512),
+]  # fmt: skip
+
+
+def tensors() -> dict:
+    """One of everything; tests/convert/test_torch_file.py states the same values in numpy."""
+    base = torch.arange(60, dtype=torch.float32).reshape(3, 4, 5)
+    half = torch.arange(-3, 3) / 4
+    state = OrderedDict(
+        base=base,
+        transposed=base.permute(2, 0, 1),
+        window=base[1:, 1:3, ::2],
+        expanded=base[0, 0, :3].expand(2, 3),
+        scalar=torch.tensor(2.5),
+        empty=torch.zeros(0, 3),
+        parameter=torch.nn.Parameter(torch.tensor([1.0, -1.0])),
+        float16=half.half(),
+        bfloat16=half.bfloat16(),
+        float64=half.double(),
+    )
+    for dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool):
+        state[str(dtype).removeprefix("torch.")] = torch.tensor([0, 1, 5]).to(dtype)
+    state._metadata = OrderedDict({"": {"version": 1}})
+    optimizer = {"state": {0: {"step": torch.tensor(7.0)}}, "param_groups": [{"lr": 5e-4, "betas": (0.0, 0.99)}]}
+    return {
+        "gen": state,
+        "optimizer": optimizer,
+        "args": argparse.Namespace(size=64, name="tiny", device=torch.device("cuda", 1)),
+        "plain": [1, -(2**40), 0.5, "text", None, True, torch.Size([2, 3]), torch.float16, {3, 4}],
+    }
+
+
+class Evil:
+    """Pickles as a call of os.system, which writes the file `owned` where it runs."""
+
+    def __reduce__(self):
+        return os.system, ("touch owned",)
+
+
+def vgg19() -> OrderedDict:
+    """Full shapes and torchvision's names in a few kilobytes: one number a tensor, expanded."""
+    state = OrderedDict()
+    for number, (index, channels_in, channels_out) in enumerate(VGG19_CONVS):
+        state[f"features.{index}.weight"] = torch.full((1,), number + 0.5).expand(channels_out, channels_in, 3, 3)
+        state[f"features.{index}.bias"] = torch.full((1,), number + 0.25).expand(channels_out)
+    for index, features_in, features_out in ((0, 25088, 4096), (3, 4096, 4096), (6, 4096, 1000)):
+        state[f"classifier.{index}.weight"] = torch.zeros(1).expand(features_out, features_in)
+        state[f"classifier.{index}.bias"] = torch.zeros(1).expand(features_out)
+    return state
+
+
+def main() -> None:
+    FIXTURES.mkdir(exist_ok=True)
+    for name, value in (("tensors", tensors()), ("evil", {"gen": Evil()}), ("vgg19", vgg19())):
+        torch.save(value, FIXTURES / f"{name}_zip.pt")
+        torch.save(value, FIXTURES / f"{name}_legacy.pt", _use_new_zipfile_serialization=False)
+    torch.save({"a": torch.tensor([1, 65535]).to(torch.uint16)}, FIXTURES / "untyped_zip.pt")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), FIXTURES / "script_zip.pt")
+
+
+if __name__ == "__main__":
+    main()

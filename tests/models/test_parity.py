@@ -1,0 +1,113 @@
+"""The network against the reference's outputs (`shared/parity`, copied to golden/), float32 on CPU.
+
+The golden arrays were computed in float64. Bounds are a few times the deviation measured on two machines (written
+beside each), which is float32 rounding; the issue asked for 5e-4 (max) and 1e-5 (mean) on the images.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.models import reference
+from toontalker_jax.convert import names
+from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.models.motion import absolute, relative
+from toontalker_jax.models.toontalker import ToonTalker
+
+IMAGES = ("indomain_absolute", "indomain_relative", "real_to_cartoon", "cartoon_to_real")
+
+
+def forward(model: ToonTalker, s: jax.Array, d: jax.Array, first: jax.Array) -> dict[str, jax.Array]:
+    """Every array of forward_*.npz, whole."""
+    out = {}
+    images = {"s": s, "d": d, "1": first}
+    real, cartoon = ({k: model.motion_codes(m, x) for k, x in images.items()} for m in ("real", "cartoon"))
+    sources = {name: model.encode_source(name, s) for name in model.domains}
+    result = model.decode(
+        "real", sources["real"], absolute(real["s"].source_to_reference, real["d"].reference_to_driving)
+    )
+    out["indomain_absolute"] = result.image[0]
+    out |= {f"flow_{j}": flow[0] for j, flow in enumerate(result.flows)}
+    out |= {f"appearance_{j}": sources["real"].maps[8 << j][0] for j in range(len(result.flows))}
+    for name, domain, source, driver in (
+        ("indomain_relative", "real", real, real),
+        ("real_to_cartoon", "cartoon", cartoon, real),
+        ("cartoon_to_real", "real", real, cartoon),
+    ):
+        w = relative(source["s"], driver["1"].reference_to_driving, driver["d"].reference_to_driving)
+        out[name] = model.decode(domain, sources[domain], w).image[0]
+    network = model.domains["real"]
+    w = absolute(real["s"].source_to_reference, real["d"].reference_to_driving)
+    w = network.backward_transformer(w, sources["real"].memory)
+    out["latent"] = network.to_styles(w.reshape(1, -1)).reshape(-1, model.config.width)
+    out["motion_descriptor"] = network.motion_encoder(s)
+    for name, codes in (("motion", real["s"]), ("cartoon", cartoon["s"])):
+        out[f"{name}_source_to_reference"] = codes.source_to_reference[0]
+        out[f"{name}_reference_to_source"] = codes.reference_to_driving[0]
+    out["motion_reference_to_driving"] = real["d"].reference_to_driving[0]
+    return out
+
+
+def as_stored(name: str, value: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """Our array in the layout and at the stride of the golden one."""
+    if value.ndim < 3:
+        return value
+    if name.startswith("appearance"):
+        value = value[..., ::16]
+    stride = value.shape[0] // stored.shape[1]
+    return value[::stride, ::stride].transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_forward_equals_the_reference(size):
+    """Measured on images: at most 4e-5 (max) and 2e-6 (mean)."""
+    model = reference.network(size)
+    graph, state = nnx.split(model)
+    inputs = [reference.image(size, seed) for seed in (1, 2, 3)]
+    ours = jax.jit(lambda state, *x: forward(nnx.merge(graph, state), *x))(state, *inputs)
+    with np.load(reference.GOLDEN / f"forward_{size}.npz") as golden:
+        assert set(golden.files) == set(ours)
+        for name in golden.files:
+            error = np.abs(as_stored(name, np.asarray(ours[name]), golden[name]) - golden[name])
+            bound_max, bound_mean = (2e-4, 5e-6) if name in IMAGES else (2e-5, 2e-6)
+            assert error.max() < bound_max and error.mean() < bound_mean, (name, error.max(), error.mean())
+
+
+def test_gradient_norms_equal_the_reference():
+    """Of mean(image · image(64, 4)), by parameter; measured: at most 2e-5 relative."""
+    model = reference.network(64, ("real",))
+    graph, state = nnx.split(model)
+    source, driving, weight = (reference.image(64, seed) for seed in (1, 2, 4))
+
+    def loss(state):
+        return (nnx.merge(graph, state)(source, driving, "real").image * weight).mean()
+
+    gradient = reference.flat_parameters(nnx.merge(graph, jax.jit(jax.grad(loss))(state)))
+    squares: dict[str, float] = {}
+    for _, entry in reference.entries(model.config, ("real",)):
+        norm2 = float(jnp.square(gradient.pop(entry.path)[...]).sum())
+        squares[entry.official] = squares.get(entry.official, 0.0) + norm2
+    assert not gradient
+    golden = json.loads((reference.GOLDEN / "gradient_norms_64.json").read_text())
+    largest = max(abs(np.sqrt(squares[name]) / norm - 1) for name, norm in golden.items())
+    assert largest < 1e-4, largest
+    assert all(squares[name] == 0 for name in squares.keys() - golden.keys())
+
+
+def test_the_default_is_the_official_network():
+    model = nnx.eval_shape(lambda: ToonTalker(ModelConfig(), ("real",), rngs=nnx.Rngs(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == 152_789_065
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_every_official_tensor_is_named_once(size):
+    config = ModelConfig(image_size=size)
+    shapes = reference.manifest(size)
+    named = {entry.official for _, entry in reference.entries(config, ("real",))}
+    constants = names.blur_kernels(config)
+    assert named | set(constants) == set(shapes)
+    assert not named & set(constants)

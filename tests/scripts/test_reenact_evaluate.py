@@ -1,0 +1,122 @@
+"""scripts/reenact.py and scripts/evaluate.py from end to end, with a small network of random numbers."""
+
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_pipelines import puppets, video
+from toontalker_jax.checkpoints import load_model, save_model
+from toontalker_jax.reenactment.transfer import Reenactor
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """`run(script, arguments…)`. The runs share what XLA compiles."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla"))}
+
+    def run(script, *arguments):
+        command = [sys.executable, "-W", "error", f"scripts/{script}.py", *map(str, arguments), "--batch_size=2"]
+        return subprocess.run(command, cwd=ROOT, env=os.environ | cache, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, tiny_model):
+    """A folder with a checkpoint, a source picture that is not square, and a driver of 5 frames as video and folder."""
+    folder = tmp_path_factory.mktemp("inputs")
+    save_model(folder / "model", tiny_model())
+    save_model(folder / "real_only", tiny_model(("real",)))
+    cartoon = puppets.sample_identity("cartoon", "test", 0, 0)
+    picture = puppets.render(cartoon, puppets.sample_motion("cartoon", "test", 0, 0, 1)[0], 96)[:, 8:72]
+    cv2.imwrite(str(folder / "source.png"), picture[..., ::-1])
+    real = puppets.sample_identity("real", "test", 0, 0)
+    frames = [puppets.render(real, motion, 64) for motion in puppets.sample_motion("real", "test", 0, 0, 5)]
+    for path in (folder / "driver.mp4", folder / "driver"):
+        with video.open_writer(path, Fraction(12)) as writer:
+            for frame in frames:
+                writer.write(frame)
+    return folder
+
+
+def test_a_video_is_reenacted_frame_by_frame(run, inputs, tmp_path):
+    arguments = ["--checkpoint", inputs / "model", "--source_path", inputs / "source.png"]
+    done = run("reenact", *arguments, "--driving_path", inputs / "driver", "--save_path", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "5 frames of 64×64" in done.stdout
+    result = np.stack(list(video.read_frames(tmp_path / "out")))
+
+    source = cv2.resize(video.read_image(inputs / "source.png")[16:80], (64, 64))  # the central square
+    reenactor = Reenactor(load_model(inputs / "model"), "r2c", batch_size=2)
+    reenactor.prepare(source)
+    np.testing.assert_array_equal(result, np.stack(list(reenactor.frames(video.read_frames(inputs / "driver")))))
+
+
+def test_an_mp4_keeps_the_frame_rate_and_length(run, inputs, tmp_path):
+    arguments = ["--checkpoint", inputs / "model", "--source_path", inputs / "source.png", "--fit", "pad"]
+    done = run("reenact", *arguments, "--driving_path", inputs / "driver.mp4", "--save_path", tmp_path / "out.mp4")
+    assert done.returncode == 0, done.stderr
+    assert video.probe(tmp_path / "out.mp4") == video.VideoInfo("video", Fraction(12), 5, 64, 64)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint": "nowhere"}, "nowhere"),
+        ({"checkpoint": "real_only"}, "needs the domain 'cartoon'"),
+        ({"source_path": "nowhere.png"}, "nowhere.png"),
+        ({"driving_path": "nowhere.mp4"}, "nowhere.mp4"),
+        ({"save_path": "out.avi"}, ".avi"),
+        ({"save_path": "driver.mp4", "driving_path": "driver.mp4"}, "would overwrite an input"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_argument_is_one_line_and_writes_nothing(run, inputs, changes, message):
+    before = sorted(inputs.iterdir())
+    arguments = {"checkpoint": "model", "source_path": "source.png", "driving_path": "driver", "save_path": "out"}
+    done = run("reenact", *(f"--{name}={inputs / value}" for name, value in (arguments | changes).items()))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert sorted(inputs.iterdir()) == before
+
+
+def test_recovery_is_reported_with_its_grid(run, inputs, tmp_path):
+    done = run(
+        *("evaluate", "recovery", "--checkpoint", inputs / "model", "--types", "r2c", "--cases", 3, "--frames", 2),
+        *("--output", tmp_path / "report.json", "--grid", tmp_path / "grid.png"),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["recovery"] == {"r2c": report["results"]["r2c"]["mean"]}
+    assert len(report["results"]["r2c"]["per_case"]) == report["cases"] == 3
+    assert report["checkpoint"] == str(inputs / "model")
+    assert "evaluate.py recovery" in report["command"]
+    assert video.read_image(tmp_path / "grid.png").shape == (2 * 64, 4 * 64, 3)
+
+
+def test_reconstruction_uses_the_frames_from_first_on(run, inputs, tmp_path):
+    done = run(
+        *("evaluate", "reconstruction", "--checkpoint", inputs / "real_only", "--driving_path", inputs / "driver"),
+        *("--first", 2, "--output", tmp_path / "report.json", "--grid", tmp_path / "grid.png"),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    frames = np.stack(list(video.read_frames(inputs / "driver")))[2:] / 255
+    assert report["frames"] == 3
+    assert report["copy_source_l1"]["over_frames"] == pytest.approx(np.abs(frames - frames[0]).mean())
+    assert report["l1"]["over_frames"] > report["copy_source_l1"]["over_frames"]  # random numbers reconstruct nothing
+    assert video.read_image(tmp_path / "grid.png").shape == (3 * 64, 4 * 64, 3)
+    np.testing.assert_array_equal(
+        video.read_image(tmp_path / "grid.png")[:64, :64], video.read_image(inputs / "driver" / "000002.png")
+    )

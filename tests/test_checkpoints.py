@@ -1,0 +1,173 @@
+"""Inference checkpoints and training checkpoints: what is written comes back, and what does not fit is one error."""
+
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from toontalker_jax.checkpoints import TrainCheckpoints, load_model, save_model
+from toontalker_jax.models.config import ModelConfig
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return tiny_model(("real",))
+
+
+def params_of(model):
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+def assert_same(tree, expected):
+    jax.tree.map(np.testing.assert_array_equal, tree, expected)  # also raises when the structures differ
+
+
+def train_state(slots=2, optimizer=None):
+    """A state as training keeps it, with one small parameter."""
+    params = {"motion_base": jnp.arange(slots * 3, dtype=jnp.float32).reshape(slots, 3)}
+    state = {"generator": params, "discriminator": {}, "step": jnp.int32(0)}
+    return state if optimizer is None else {**state, "optimizer": optimizer.init(params)}
+
+
+def abstract(state):
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+
+
+def test_a_saved_model_comes_back(tmp_path, model):
+    save_model(tmp_path / "model", model)
+    loaded = load_model(tmp_path / "model")
+    assert loaded.config == model.config
+    assert tuple(loaded.domains) == ("real",)
+    assert_same(params_of(loaded), params_of(model))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]  # nothing half-written is left
+
+
+def test_an_existing_checkpoint_is_only_replaced_when_asked(tmp_path, model, tiny_model):
+    save_model(tmp_path / "model", model)
+    other = tiny_model(("real",), seed=1)
+    with pytest.raises(FileExistsError, match="exists already"):
+        save_model(tmp_path / "model", other)
+    assert_same(params_of(load_model(tmp_path / "model")), params_of(model))
+    save_model(tmp_path / "model", other, overwrite=True)
+    assert_same(params_of(load_model(tmp_path / "model")), params_of(other))
+
+
+def test_a_save_survives_the_remains_of_a_killed_one(tmp_path, model):
+    (tmp_path / "model.partial" / "params" / "rubbish").mkdir(parents=True)
+    save_model(tmp_path / "model", model)
+    assert_same(params_of(load_model(tmp_path / "model")), params_of(model))
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="neither model.json"):
+        load_model(tmp_path)
+
+
+def edit_model_json(path, **changes):
+    description = json.loads((path / "model.json").read_text())
+    description["config"].update(changes.pop("config", {}))
+    (path / "model.json").write_text(json.dumps(description | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": {"motion_slot": 3}}, "does not know: motion_slot"),
+        ({"format": 99}, "format 99"),
+        ({"config": {"motion_slots": 3}}, r"does not fit .*is \(2, 16\), wanted \(3, 16\)"),
+        ({"domains": ["real", "cartoon"]}, "domains/cartoon/.* is missing"),
+        ({"domains": ["cartoon"]}, "domains/cartoon/.* is missing"),
+    ],
+)
+def test_a_mismatch_is_one_clear_line(tmp_path, model, changes, message):
+    save_model(tmp_path / "model", model)
+    edit_model_json(tmp_path / "model", **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_model(tmp_path / "model")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+CONFIG, DOMAINS = ModelConfig(), ("real",)
+
+
+def test_training_states_come_back_with_their_metadata(tmp_path):
+    state = train_state(optimizer=optax.adam(1e-3))
+    with TrainCheckpoints(tmp_path, keep_newest=2, keep_every=4) as checkpoints:
+        assert checkpoints.latest_step() is None
+        for step in (4, 5, 6, 7):
+            metadata = {"stage": 1, "seen": 8 * step}
+            checkpoints.save(step, state | {"step": jnp.int32(step)}, CONFIG, DOMAINS, metadata)
+    with TrainCheckpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 7
+        newest = checkpoints.restore(abstract(state))
+        assert (newest.step, newest.metadata) == (7, {"stage": 1, "seen": 56})
+        assert_same(newest.state, state | {"step": jnp.int32(7)})
+        assert checkpoints.restore(abstract(state), step=4).state["step"] == 4  # kept: a multiple of keep_every
+        with pytest.raises(FileNotFoundError, match=r"no step 5; it has \[4, 6, 7\]"):
+            checkpoints.restore(abstract(state), step=5)
+        with pytest.raises(ValueError, match="has step 7 already"):
+            checkpoints.save(7, state, CONFIG, DOMAINS)
+
+
+def test_a_save_in_the_background_is_not_disturbed_by_donation(tmp_path):
+    @partial(jax.jit, donate_argnums=0)
+    def overwrite(state):
+        return jax.tree.map(lambda leaf: leaf + 1, state)
+
+    state = train_state(slots=100_000)
+    expected = jax.tree.map(np.array, state)
+    with TrainCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save(0, state, CONFIG, DOMAINS)
+        state = overwrite(state)
+        checkpoints.wait()
+        assert_same(checkpoints.restore(abstract(state)).state, expected)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (train_state(3, optax.adam(1e-3)), r"generator/motion_base is \(2, 3\), wanted \(3, 3\)"),
+        (train_state(2, optax.sgd(1e-3, momentum=0.9)), "optimizer/.* is missing"),
+        (train_state(2), "optimizer/.* is not part"),
+    ],
+)
+def test_a_training_state_of_another_network_is_one_clear_line(tmp_path, other, message):
+    with TrainCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, train_state(2, optax.adam(1e-3)), CONFIG, DOMAINS)
+        with pytest.raises(ValueError, match=message) as caught:
+            checkpoints.restore(abstract(other))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_workdir_loads_as_the_model_of_its_newest_step(tmp_path, model):
+    state = {"generator": params_of(model), "optimizer": jnp.zeros(3)}
+    newer = {"generator": jax.tree.map(lambda leaf: leaf + 1, params_of(model))}
+    average = {"generator_ema": jax.tree.map(lambda leaf: leaf + 2, params_of(model))}
+    with TrainCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state | {"generator_ema": {}}, model.config, ("real",))
+        checkpoints.wait()
+        assert_same(params_of(load_model(tmp_path)), params_of(model))  # an empty average is none
+        checkpoints.save(2, state | newer, model.config, ("real",))
+        checkpoints.wait()
+        loaded = load_model(tmp_path)
+        assert loaded.config == model.config
+        assert_same(params_of(loaded), newer["generator"])
+        checkpoints.save(3, state | newer | average, model.config, ("real",))
+    assert_same(params_of(load_model(tmp_path)), average["generator_ema"])
+
+
+def test_a_state_without_a_generator_is_refused(tmp_path):
+    with TrainCheckpoints(tmp_path) as checkpoints, pytest.raises(KeyError, match="no 'generator'"):
+        checkpoints.save(1, {"params": jnp.zeros(3)}, CONFIG, DOMAINS)
+
+
+def test_an_empty_workdir(tmp_path):
+    TrainCheckpoints(tmp_path).close()
+    with pytest.raises(FileNotFoundError, match="no complete step"):
+        load_model(tmp_path)

@@ -1,0 +1,156 @@
+"""Which loss reaches which parameters, what stage 2 starts from, and that a step learns."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from toontalker_jax.training import state as training_state
+from toontalker_jax.training.stage1 import stage1
+from toontalker_jax.training.stage2 import stage2
+from toontalker_jax.training.step import Objective, generator_loss, make_train_step
+
+ADAM = {"learning_rate": 2e-3, "warmup_steps": 0, "decay": "none", "beta1": 0.9, "beta2": 0.99}
+WEIGHTS = {"l1": 0.0, "image_gradient": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
+
+
+def images(seed, n=2):
+    return np.random.default_rng(seed).uniform(-1, 1, (n, 64, 64, 3)).astype(np.float32)
+
+
+def analogy_batch(seed):
+    return {key: images(3 * seed + i) for i, key in enumerate(("reference", "driving", "source"))}
+
+
+def start(model, stage, weights):
+    optimizers = training_state.Optimizers(*(training_state.make_optimizer(ADAM, 100) for _ in range(2)))
+    adversarial = weights.get("adversarial", 0) != 0
+    networks, state = training_state.create_state(model, optimizers, adversarial=adversarial, rngs=nnx.Rngs(1))
+    return jax.jit(make_train_step(stage, networks, optimizers, WEIGHTS | weights, seed=0)), state
+
+
+def nonzero(gradient):
+    """The parameter groups with a gradient: the query transformers, and each domain's parts."""
+    names = set()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        keys = [str(key.key) for key in path]
+        if jnp.any(leaf):
+            names.add("/".join(keys[:3] if keys[0] == "domains" else keys[:1]))
+    return names
+
+
+PARTS = ("appearance_encoder", "motion_encoder", "motion_base", "backward_transformer", "to_styles", "generator")
+
+
+def parts(domain):
+    return {f"domains/{domain}/{part}" for part in PARTS}
+
+
+QUERIES = {"source_query", "driving_query"}
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return {"r2c": analogy_batch(0), "c2r": analogy_batch(1)}
+
+
+@pytest.fixture(scope="module")
+def gradient_groups(tiny_model, batches):
+    """`groups(name)`: the parameter groups that the loss term `name` of stage 2 reaches. One program for all terms."""
+    optimizers = training_state.Optimizers(*(training_state.make_optimizer(ADAM, 100) for _ in range(2)))
+    networks, state = training_state.create_state(tiny_model(), optimizers, adversarial=True, rngs=nnx.Rngs(1))
+    objective = Objective(WEIGHTS | {"l1": 1.0, "analogy": 1.0, "adversarial": 1.0})
+
+    def selected(params, which):
+        _, output = generator_loss(params, state, batches, stage2, networks, objective, 0)
+        assert set(output.terms) == set(which)
+        return sum(which[name] * term for name, term in output.terms.items())
+
+    gradient = jax.jit(jax.grad(selected))
+    kinds = {"l1": ("real", "cartoon"), "analogy": ("r2c", "c2r"), "adversarial": ("real", "cartoon")}
+    names = [f"{kind}/{where}" for kind, wheres in kinds.items() for where in wheres]
+
+    def groups(wanted):
+        return nonzero(gradient(state.generator, {name: jnp.float32(name == wanted) for name in names}))
+
+    return groups
+
+
+def test_a_reconstruction_moves_its_own_domain_and_the_shared_queries(gradient_groups):
+    assert gradient_groups("l1/real") == parts("real") | QUERIES
+    assert gradient_groups("l1/cartoon") == parts("cartoon") | QUERIES
+
+
+def test_the_analogy_moves_the_sources_network_and_the_drivers_motion(gradient_groups):
+    driver = {"r2c": "real", "c2r": "cartoon"}
+    for name, target in (("r2c", "cartoon"), ("c2r", "real")):
+        motion = {f"domains/{driver[name]}/motion_encoder", f"domains/{driver[name]}/motion_base"}
+        assert gradient_groups(f"analogy/{name}") == parts(target) | QUERIES | motion
+
+
+def test_the_adversarial_loss_reaches_the_cross_domain_generator(gradient_groups):
+    motion = {"domains/real/motion_encoder", "domains/real/motion_base"}
+    assert gradient_groups("adversarial/cartoon") == parts("cartoon") | QUERIES | motion
+
+
+def test_the_discriminator_trains_on_the_steps_own_fakes(tiny_model):
+    step, state = start(tiny_model(("real",)), stage1, {"adversarial": 1.0})
+    after, metrics = step(state, {"source": images(0), "driving": images(1)}, None)
+    assert set(metrics) == {"adversarial/real", "discriminator/real", "loss", "gradient_norm"}
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.discriminator, after.discriminator)
+    assert all(jax.tree.leaves(changed))
+    assert int(after.step) == 1
+
+
+def test_a_missing_weight_is_an_error(tiny_model):
+    model = tiny_model(("real",))
+    optimizers = training_state.Optimizers(*(training_state.make_optimizer(ADAM, 100) for _ in range(2)))
+    networks, state = training_state.create_state(model, optimizers, adversarial=False, rngs=nnx.Rngs(1))
+    step = make_train_step(stage1, networks, optimizers, {"l1": 1.0}, seed=0)
+    with pytest.raises(KeyError, match="image_gradient"):
+        jax.eval_shape(step, state, {"source": images(0), "driving": images(1)}, None)
+
+
+def test_stage2_starts_as_the_real_domain(tiny_model):
+    model = tiny_model(("real",))
+    both = training_state.start_stage2(model)
+    assert set(both.domains) == {"real", "cartoon"}
+    copies = [nnx.to_pure_dict(nnx.state(both.domains[d])) for d in ("real", "cartoon")]
+    original = nnx.to_pure_dict(nnx.state(model.domains["real"]))
+    for copy in copies:
+        jax.tree.map(np.testing.assert_array_equal, copy, original)
+    pointers = [{leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(copy)} for copy in copies]
+    assert not pointers[0] & pointers[1]  # shared buffers could not be donated
+    assert tuple(model.domains) == ("real",)
+    with pytest.raises(ValueError, match="not .*cartoon"):
+        training_state.start_stage2(both)
+
+
+def test_a_tiny_run_lowers_its_loss(tiny_model):
+    step, state = start(tiny_model(("real",)), stage1, {"l1": 1.0, "image_gradient": 1.0})
+    y, x = np.mgrid[0:64, 0:64] / 63
+    picture = np.stack([np.sin(6 * x), np.cos(5 * y), x * y], axis=-1).astype(np.float32)[None]
+    batch = {"source": np.concatenate([picture, -picture]), "driving": np.concatenate([-picture, picture])}
+    losses = []
+    for _ in range(12):
+        state, metrics = step(state, batch, None)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.8 * losses[0], losses
+
+
+def test_steps_are_reproducible_and_dropout_follows_the_step(tiny_model):
+    step, state = start(tiny_model(("real",)), stage1, {"l1": 1.0})
+    batch = {"source": images(0), "driving": images(1)}
+    one, again = (step(state, batch, None)[1]["l1/real"] for _ in range(2))
+    later = step(state._replace(step=jnp.int32(7)), batch, None)[1]["l1/real"]
+    assert one == again and one != later
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"decay": "linear"}, "decay = 'linear'"), ({"warmup_steps": 100}, "warmup_steps = 100"), ({"nu": 1}, "'nu'")],
+)
+def test_a_bad_optimizer_config_is_one_clear_error(changes, message):
+    with pytest.raises(ValueError, match=message):
+        training_state.make_optimizer(ADAM | changes, 100)

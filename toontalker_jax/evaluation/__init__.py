@@ -1,0 +1,1 @@
+"""One metric a file; protocols.py says how a metric is averaged over cases and videos."""

@@ -1,0 +1,1 @@
+"""Motion transfer over a video."""

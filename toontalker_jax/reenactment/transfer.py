@@ -1,0 +1,148 @@
+"""Motion transfer: the frames of a driver move a source picture (`reference.md`, motion; paper equations 3 and 5)."""
+
+from collections.abc import Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from toontalker_jax.models import motion as motion_terms
+from toontalker_jax.models.toontalker import ToonTalker
+
+# Driver domain and source domain of each kind: "r2c" = a real video drives a cartoon source, as in the official script.
+KINDS = {
+    "r2r": ("real", "real"),
+    "c2c": ("cartoon", "cartoon"),
+    "r2c": ("real", "cartoon"),
+    "c2r": ("cartoon", "real"),
+}
+MOTIONS = ("relative", "absolute")
+
+
+def check_kind(kind: str, domains: Iterable[str]) -> None:
+    """Raises ValueError unless `kind` is one of `KINDS` and needs only these domains."""
+    if kind not in KINDS:
+        raise ValueError(f"type = {kind!r}: must be one of {', '.join(KINDS)}.")
+    domains = tuple(domains)
+    missing = sorted(set(KINDS[kind]) - set(domains))
+    if missing:
+        raise ValueError(
+            f"type {kind!r} needs the domain {missing[0]!r}, but this model has only {', '.join(domains)}:"
+            f" choose another type or a cross-domain checkpoint."
+        )
+
+
+class Reenactor:
+    """Moves one source picture at a time. Pictures in and out are uint8 [S, S, 3] RGB, S = the model's image size.
+
+    [-1, 1] becomes round(clip((x + 1) · 127.5, 0, 255)), a fixed rule. The source is encoded once; frames run in
+    batches of one size, so nothing is compiled twice and memory does not grow with the length of the video.
+
+        reenactor = Reenactor(model, "r2c")
+        reenactor.prepare(source)
+        for frame in reenactor.frames(driving_frames): ...
+    """
+
+    def __init__(self, model: ToonTalker, kind: str = "r2c", motion: str = "relative", batch_size: int = 8):
+        """kind: one of `KINDS`; motion: "relative" (to a reference frame of the driver, eq. 5) or "absolute" (eq. 3).
+
+        Raises:
+          ValueError: an unknown kind or motion, a domain that the model lacks, a batch size below 1.
+        """
+        check_kind(kind, model.domains)
+        if motion not in MOTIONS:
+            raise ValueError(f"motion = {motion!r}: must be one of {', '.join(MOTIONS)}.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size = {batch_size}: must be at least 1.")
+        self.motion, self.batch_size, self.image_size = motion, batch_size, model.config.image_size
+        driver_domain, source_domain = KINDS[kind]
+        graph, self._state = nnx.split(model)
+        self._source = self._w_r1 = None
+
+        @jax.jit
+        def encode_source(state, picture):
+            model = nnx.merge(graph, state)
+            source = _to_float(picture)
+            return model.encode_source(source_domain, source), model.motion_codes(source_domain, source)
+
+        @jax.jit
+        def driving_codes(state, frames):
+            return nnx.merge(graph, state).motion_codes(driver_domain, _to_float(frames)).reference_to_driving
+
+        @jax.jit
+        def decode(state, source, codes, w_r1, w_rd):
+            if motion == "relative":
+                w = motion_terms.relative(codes, w_r1, w_rd)  # eq. 5
+            else:
+                w = motion_terms.absolute(codes.source_to_reference, w_rd)  # eq. 3
+            return _to_uint8(nnx.merge(graph, state).decode(source_domain, source, w).image)
+
+        self._encode_source, self._driving_codes, self._decode = encode_source, driving_codes, decode
+
+    def prepare(self, source: np.ndarray) -> None:
+        """Encodes the source picture, uint8 [S, S, 3], and forgets the reference."""
+        self._check("source", source)
+        self._source = self._encode_source(self._state, source[None])
+        self._w_r1 = None
+
+    def set_reference(self, frame: np.ndarray) -> None:
+        """The driver's frame, uint8 [S, S, 3], whose motion counts as the source's own pose (relative motion only).
+
+        Without it, `frames` takes the first frame it is given.
+        """
+        self._check("reference", frame)
+        # A whole batch of it, so that nothing is compiled for a batch of one.
+        self._w_r1 = self._driving_codes(self._state, np.stack([frame] * self.batch_size))[:1]
+
+    def frames(self, driving: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields one frame for each driving frame, uint8 [S, S, 3], in order.
+
+        Raises:
+          RuntimeError: no source has been prepared.
+          ValueError: a frame that is not uint8 [S, S, 3].
+        """
+        if self._source is None:
+            raise RuntimeError("no source yet: call prepare(source) first.")
+        w_r1 = self._w_r1
+        under_way = None  # one batch is computed while the one before it is handed out
+        for batch, count in self._batches(driving):
+            w_rd = self._driving_codes(self._state, batch)
+            w_r1 = w_rd[:1] if w_r1 is None else w_r1
+            computed = self._decode(self._state, *self._source, w_r1, w_rd)
+            if under_way is not None:
+                yield from np.asarray(under_way[0])[: under_way[1]]
+            under_way = computed, count
+        if under_way is not None:
+            yield from np.asarray(under_way[0])[: under_way[1]]
+
+    def transfer(self, source: np.ndarray, reference: np.ndarray, driving: np.ndarray) -> np.ndarray:
+        """One case at once: source and reference uint8 [S, S, 3], driving uint8 [F, S, S, 3] → uint8 [F, S, S, 3]."""
+        self.prepare(source)
+        self.set_reference(reference)
+        return np.stack(list(self.frames(driving)))
+
+    def _batches(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+        """Full batches [batch_size, S, S, 3] and how many of their frames count: the last is filled with its last."""
+        waiting: list[np.ndarray] = []
+        for frame in frames:
+            self._check("driving frame", frame)
+            waiting.append(frame)
+            if len(waiting) == self.batch_size:
+                yield np.stack(waiting), self.batch_size
+                waiting = []
+        if waiting:
+            yield np.stack(waiting + [waiting[-1]] * (self.batch_size - len(waiting))), len(waiting)
+
+    def _check(self, name: str, picture: np.ndarray) -> None:
+        shape = (self.image_size, self.image_size, 3)
+        if picture.dtype != np.uint8 or picture.shape != shape:
+            raise ValueError(f"{name} is {picture.dtype} {picture.shape}, the model takes uint8 {shape}: resize it.")
+
+
+def _to_float(pictures: jax.Array) -> jax.Array:
+    return pictures.astype(jnp.float32) / 127.5 - 1
+
+
+def _to_uint8(pictures: jax.Array) -> jax.Array:
+    return jnp.round(jnp.clip((pictures + 1) * 127.5, 0, 255)).astype(jnp.uint8)
