@@ -32,7 +32,8 @@ def base() -> ml_collections.ConfigDict:
     config.weights = {"l1": 1.0, "image_gradient": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
     config.vgg = ""  # torchvision's vgg19 file, or "random" for untrained features; read if perceptual is weighted
     config.optimizer = {"learning_rate": 0.0, "warmup_steps": 0, "decay": "none", "beta1": 0.0, "beta2": 0.99}
-    config.discriminator_optimizer = dict(config.optimizer)
+    config.optimizer.multipliers = {}  # {"motion_encoder": 5.0}: factors on the learning rate of parts of the model
+    config.discriminator_optimizer = config.optimizer.copy_and_resolve_references()
     config.log_every, config.pictures_every, config.checkpoint_every = 50, 1000, 1000
     return config
 

@@ -34,7 +34,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         real="data/puppets", cartoon="data/puppets", real_split="real_train", cartoon_split="cartoon_train"
     )
     config.weights.image_gradient = 1.0
-    config.optimizer.update(beta1=0.9, decay="cosine", warmup_steps=50)
+    config.optimizer.update(beta1=0.9, decay="cosine", warmup_steps=100)
+    config.optimizer.multipliers = {"motion_encoder": 5.0}
     if config.stage == 1:
         config.steps, config.batch_size = 12000, 8
         config.optimizer.learning_rate = 1e-3

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from data_pipelines.puppet_geometry import Head, edges, stroke
+from data_pipelines.puppet_geometry import CAMERA_AT, CAMERA_ZOOM, Head, edges, stroke
 from data_pipelines.puppet_identity import Identity, Motion, Rgb, tint
 from data_pipelines.puppet_textures import background, clothes_texture, hair_texture, head_shade, skin_texture
 
@@ -25,7 +25,7 @@ class Canvas:
         self.origin = np.asarray(origin)
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        at = (points + 1) * (0.5 * self.full_size) - 0.5 - self.origin
+        at = ((points - CAMERA_AT) * CAMERA_ZOOM + 1) * (0.5 * self.full_size) - 0.5 - self.origin
         return np.rint(at * (1 << _SHIFT)).astype(np.int32)
 
     def fill(self, points: np.ndarray, colour) -> None:
@@ -33,14 +33,14 @@ class Canvas:
 
     def line(self, points: np.ndarray, colour, width: np.ndarray | float, closed: bool = False) -> None:
         """A line of the given full width(s), as an outline of its own: cv2's thickness has no parts of a pixel."""
-        left, right = edges(points, np.maximum(width - 2 * _GROWTH / self.full_size, 1e-4), closed)
+        left, right = edges(points, np.maximum(width - 2 * _GROWTH / (CAMERA_ZOOM * self.full_size), 1e-4), closed)
         rims = [left, right] if closed else [np.concatenate([left, right[::-1]])]
         cv2.fillPoly(self.image, [self.pixels(rim) for rim in rims], colour, cv2.LINE_AA, _SHIFT)
 
     def clip(self, points: np.ndarray, paint: Callable[["Canvas"], None], soft: float = 0.0) -> None:
         """Let `paint` draw inside the outline only; `soft` blurs the edge (half picture widths)."""
         pixels = self.pixels(points)
-        margin = 2 + int(3 * soft * self.full_size / 2)
+        margin = 2 + int(3 * soft * CAMERA_ZOOM * self.full_size / 2)
         size = np.array(self.image.shape[1::-1])
         low = np.clip((pixels.min(0) >> _SHIFT) - margin, 0, size)
         high = np.clip((pixels.max(0) >> _SHIFT) + margin + 1, 0, size)
@@ -52,19 +52,18 @@ class Canvas:
         mask = np.zeros(layer.shape[:2], np.uint8)
         cv2.fillPoly(mask, [pixels - (low << _SHIFT).astype(np.int32)], 255, cv2.LINE_AA, _SHIFT)
         if soft:
-            mask = cv2.GaussianBlur(mask, (0, 0), soft * self.full_size / 2)
+            mask = cv2.GaussianBlur(mask, (0, 0), soft * CAMERA_ZOOM * self.full_size / 2)
         weight = mask.astype(np.float32) * (1 / 255)
         window[:] = cv2.blendLinear(layer, window, weight, 1 - weight)
 
-    def paste(self, texture: np.ndarray, affine: np.ndarray | None = None) -> None:
+    def paste(self, texture: np.ndarray, affine: np.ndarray) -> None:
         """Cover the window with a square texture over [-1, 1]^2, moved by `affine` [2, 3] (normalised)."""
-        scale, (height, width) = self.full_size / 2, self.image.shape[:2]
-        if affine is None:
-            x, y = self.origin
-            self.image[:] = texture[y:y + height, x:x + width]
-            return
-        matrix = affine.copy()
-        matrix[:, 2] = scale * (affine[:, 2] + 1) - 0.5 - self.origin - affine[:, :2] @ np.full(2, scale - 0.5)
+        height, width = self.image.shape[:2]
+        pixel = 2 / len(texture)
+        corner = affine @ (pixel / 2 - 1, pixel / 2 - 1, 1)  # where the texture's first pixel goes
+        scale = CAMERA_ZOOM * self.full_size / 2
+        start = scale * (corner - CAMERA_AT) + self.full_size / 2 - 0.5 - self.origin
+        matrix = np.column_stack([scale * pixel * affine[:, :2], start])
         cv2.warpAffine(texture, matrix, (width, height), dst=self.image, borderMode=cv2.BORDER_REPLICATE)
 
     def multiply(self, shade: np.ndarray) -> None:
@@ -171,7 +170,7 @@ def _soft_shadows(head: Head, size: int) -> np.ndarray:
     wide.fill(stroke(head.on_face(0.17 * x, who.mouth_level + 0.115 + chin), 0.06), (102, 96, 96))
     brow = head.on_face(0.9 * who.half_width * x, -0.62 * who.half_height + 0.2 * x**4)
     wide.fill(stroke(brow, 0.16), (110, 104, 104))
-    soft = cv2.GaussianBlur(wide.image, (0, 0), 0.022 * small)
+    soft = cv2.GaussianBlur(wide.image, (0, 0), 0.03 * small)
     nose = head.nose()
     fine = Canvas(soft, small)
     dark = np.array([-np.sign(who.light) * 0.035, 0.0])
@@ -179,7 +178,7 @@ def _soft_shadows(head: Head, size: int) -> np.ndarray:
     fine.fill(stroke(nose["base"] + (0, 0.02), 0.05), (86, 76, 74))
     fine.fill(stroke(nose["bridge"] - 0.3 * dark, np.linspace(0.02, 0.055, 8)), (144, 142, 140))
     fine.fill(nose["tip"] - 0.3 * dark - (0, 0.01), (146, 142, 138))
-    return cv2.resize(cv2.GaussianBlur(soft, (0, 0), 0.008 * small), (size, size), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(cv2.GaussianBlur(soft, (0, 0), 0.011 * small), (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def paint_real(who: Identity, motion: Motion, size: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The shape of a puppet: an identity and a motion in, outlines on the picture out.
 
-Coordinates are normalised: the picture spans [-1, 1] in x (right) and y (down), so that one drawing serves every size.
+Coordinates are normalised, x right and y down, so that one drawing serves every size: the puppet's world spans [-1, 1],
+of which the camera shows the head.
 Features lie on the front of an ellipsoid that yaw and pitch turn: eyes, nose and mouth move against the head's outline.
 Both domains share these formulas and the motion's amplitudes; the proportions come from the identity.
 "left" and "right" are those of the picture, not of the puppet: side -1 and side +1.
@@ -22,6 +23,8 @@ PERSPECTIVE = 0.14
 HEAD_Y = -0.06  # resting height of the head's centre
 SHOULDER_Y = 0.62
 PIVOT_Y = 0.5  # roll turns the head about the neck
+CAMERA_ZOOM = 1.4  # the camera frames the head, as crops of talking heads do
+CAMERA_AT = np.array([0.0, -0.05])  # the point at the picture's centre
 
 
 def edges(curve: np.ndarray, widths: np.ndarray | float, closed: bool = False) -> tuple[np.ndarray, np.ndarray]:

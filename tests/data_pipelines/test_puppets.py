@@ -105,8 +105,8 @@ def test_the_same_motion_shifts_both_domains_alike():
             score = cv2.matchTemplate(after, face, cv2.TM_CCOEFF_NORMED)
             pixels.append(cv2.minMaxLoc(score)[3][0] - 44)
         moved[domain] = np.median(pixels)
-    # 0.17 of half a picture of 128 px is 10.9 px
-    assert all(abs(value - 10.9) <= 1.0 for value in moved.values()), moved
+    # 0.17 of half a picture of 128 px, 1.4 times magnified, is 15.2 px
+    assert all(abs(value - 15.2) <= 1.0 for value in moved.values()), moved
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -117,9 +117,9 @@ def test_every_size_shows_the_same_picture(domain, large):
         who, motion = sample_identity(domain, "train", 0, i), sample_motion(domain, "train", 0, i, 30)[20]
         shrunk = cv2.resize(render(who, motion, large), (64, 64), interpolation=cv2.INTER_AREA)
         errors.append(difference(render(who, motion, 64), shrunk).mean())
-    # Measured over 8 puppets: at most 2.54 (real) and 3.40 (cartoon) of 255, since cv2 widens edges by a share of a
-    # pixel that differs between the sizes. Moving the head by one pixel of 64 gives at least 2.77 and 7.59.
-    assert max(errors) < {"real": 2.7, "cartoon": 4.0}[domain], errors
+    # Measured over 8 puppets: at most 2.60 (real) and 4.18 (cartoon) of 255, since cv2 widens edges by a share of a
+    # pixel that differs between the sizes. Moving the head by one pixel of 64 gives at least 3.45 and 10.8.
+    assert max(errors) < {"real": 2.8, "cartoon": 4.5}[domain], errors
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

@@ -11,7 +11,7 @@ from toontalker_jax.training.stage1 import stage1
 from toontalker_jax.training.stage2 import stage2
 from toontalker_jax.training.step import Objective, generator_loss, make_train_step
 
-ADAM = {"learning_rate": 2e-3, "warmup_steps": 0, "decay": "none", "beta1": 0.9, "beta2": 0.99}
+ADAM = {"learning_rate": 2e-3, "warmup_steps": 0, "decay": "none", "beta1": 0.9, "beta2": 0.99, "multipliers": {}}
 WEIGHTS = {"l1": 0.0, "image_gradient": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
 
 

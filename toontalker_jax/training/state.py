@@ -1,5 +1,6 @@
 """What a run carries from step to step, and how it starts."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -51,11 +52,42 @@ def learning_rate(config: Mapping[str, Any], steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
-    """Adam from the config keys learning_rate, warmup_steps, decay, beta1, beta2."""
-    known = {"learning_rate", "warmup_steps", "decay", "beta1", "beta2"}
+    """Adam from the config keys learning_rate, warmup_steps, decay, beta1, beta2, multipliers.
+
+    `multipliers` maps names of a model's parts ("motion_encoder": in every domain) to factors on their learning rate.
+
+    Raises:
+      ValueError: missing or unknown keys, a bad schedule, or (at `init`) a multiplier whose part the model lacks.
+    """
+    known = {"learning_rate", "warmup_steps", "decay", "beta1", "beta2", "multipliers"}
     if set(config) != known:
         raise ValueError(f"optimizer config has keys {sorted(config)}, expected {sorted(known)}.")
-    return optax.adam(learning_rate(config, steps), b1=config["beta1"], b2=config["beta2"])
+    adam = optax.adam(learning_rate(config, steps), b1=config["beta1"], b2=config["beta2"])
+    return optax.chain(adam, scale_parts(dict(config["multipliers"]))) if config["multipliers"] else adam
+
+
+def scale_parts(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies the updates of every parameter whose path holds one of the names."""
+
+    def init(params: Params) -> optax.EmptyState:
+        paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        parts = set().union(*paths)
+        if lost := sorted(set(multipliers) - parts) if paths else []:
+            raise ValueError(f"optimizer.multipliers names {', '.join(lost)}: the model has {', '.join(sorted(parts))}.")
+        return optax.EmptyState()
+
+    def update(updates: Params, state: optax.EmptyState, params: Params | None = None):
+        del params
+        factor = jax.tree_util.tree_map_with_path(
+            lambda path, _: math.prod(multipliers.get(name, 1.0) for name in _names(path)), updates
+        )
+        return jax.tree.map(lambda leaf, by: leaf * by, updates, factor), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _names(path: tuple) -> set[str]:
+    return {str(key.key) for key in path}
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params]:
