@@ -3,14 +3,17 @@
     python scripts/train.py --config=configs/puppets.py:stage=1 --workdir=runs/puppets1
     python scripts/train.py --config=configs/puppets.py:stage=2 --workdir=runs/puppets2 --config.init=runs/puppets1
 
-Run again with the same workdir, it resumes. The workdir gets config.json, checkpoints/, metrics.jsonl, tensorboard/.
+Run again with the same workdir, it resumes. The workdir gets config.json, parameters.txt, checkpoints/,
+metrics.jsonl and tensorboard/.
 """
 
+import contextlib
 import functools
 import json
 
 import jax
 from absl import app, flags, logging
+from clu import parameter_overview
 from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict, config_flags
@@ -60,6 +63,9 @@ def open_batches(config: ConfigDict, image_size: int) -> functools.partial:
     if config.batch_size < 1 or config.steps < 1:
         raise ValueError(f"steps = {config.steps} and batch_size = {config.batch_size} must be at least 1.")
     data = config.data
+    for domain in ("real", "cartoon")[: config.stage]:
+        if not data[domain]:
+            raise ValueError(f"no {domain} clips: name a data set, a folder or a video by --config.data.{domain}=PATH.")
     real = open_clips(data.real, data.real_split, image_size=image_size, first=data.first, last=data.last or None)
     shared = {
         "batch_size": config.batch_size,
@@ -75,27 +81,28 @@ def open_batches(config: ConfigDict, image_size: int) -> functools.partial:
 
 
 def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
     config, workdir = _CONFIG.value, epath.Path(_WORKDIR.value)
-    if config.stage not in (1, 2):
-        raise app.UsageError(f"config.stage = {config.stage}: must be 1 or 2.")
-    try:
-        model, vgg = initial_model(config), perceptual_network(config)
-        batches = open_batches(config, model.config.image_size)
-        optimizers = Optimizers(
-            *(make_optimizer(config[k], config.steps) for k in ("optimizer", "discriminator_optimizer"))
-        )
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise SystemExit(f"error: {error}") from None
-
-    stage = stage1 if config.stage == 1 else stage2
-    weights = config.weights.to_dict()
-    networks, state = create_state(
-        model, optimizers, adversarial=weights["adversarial"] != 0, rngs=nnx.Rngs(config.seed + 1)
-    )
-    mesh = sharding.make_mesh()
-    with checkpoints.TrainCheckpoints(workdir) as saved:
-        state = loop.resume(state, saved, mesh)
+    with contextlib.ExitStack() as stack:
+        try:
+            if config.stage not in (1, 2):
+                raise ValueError(f"config.stage = {config.stage}: must be 1 or 2.")
+            model, vgg = initial_model(config), perceptual_network(config)
+            batches = open_batches(config, model.config.image_size)
+            optimizers = Optimizers(
+                *(make_optimizer(config[k], config.steps) for k in ("optimizer", "discriminator_optimizer"))
+            )
+            weights, rngs = config.weights.to_dict(), nnx.Rngs(config.seed + 1)
+            networks, state = create_state(model, optimizers, adversarial=weights["adversarial"] != 0, rngs=rngs)
+            mesh = sharding.make_mesh()
+            saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir))
+            state = loop.resume(state, saved, mesh)
+        except (ValueError, TypeError, OSError) as error:
+            raise SystemExit(f"error: {error}") from None
         (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        overview = parameter_overview.get_parameter_overview(state.generator, include_stats=False)
+        (workdir / "parameters.txt").write_text(overview + "\n")
+        stage = stage1 if config.stage == 1 else stage2
         run = loop.Run(
             train_step=make_train_step(stage, networks, optimizers, weights, config.seed),
             vgg=vgg,
@@ -105,13 +112,11 @@ def main(_: list[str]) -> None:
             schedule=loop.Schedule(config.steps, config.log_every, config.pictures_every, config.checkpoint_every),
             mesh=mesh,
         )
-        reporter = Reporter(workdir, int(state.step))
+        reporter = stack.enter_context(contextlib.closing(Reporter(workdir, int(state.step))))
         try:
             loop.train(run, state, saved, reporter, model.config, tuple(model.domains))
         except FloatingPointError as error:
             raise SystemExit(f"error: {error}") from None
-        finally:
-            reporter.close()
 
 
 if __name__ == "__main__":

@@ -154,3 +154,20 @@ def test_steps_are_reproducible_and_dropout_follows_the_step(tiny_model):
 def test_a_bad_optimizer_config_is_one_clear_error(changes, message):
     with pytest.raises(ValueError, match=message):
         training_state.make_optimizer(ADAM | changes, 100)
+
+
+def test_a_multiplier_scales_the_steps_of_its_part_alone():
+    params = {"domains": {"real": {"motion_encoder": jnp.ones(3), "generator": jnp.ones(3)}}, "source_query": jnp.ones(2)}
+    gradient = jax.tree.map(lambda leaf: 0.5 * leaf, params)
+    plain, scaled = (training_state.make_optimizer(ADAM | {"multipliers": m}, 100) for m in ({}, {"motion_encoder": 5}))
+    one, five = (adam.update(gradient, adam.init(params))[0] for adam in (plain, scaled))
+    np.testing.assert_allclose(
+        five["domains"]["real"].pop("motion_encoder"), 5 * one["domains"]["real"].pop("motion_encoder"), rtol=1e-6
+    )
+    jax.tree.map(np.testing.assert_array_equal, five, one)
+
+
+def test_a_multiplier_without_its_part_is_an_error():
+    optimizer = training_state.make_optimizer(ADAM | {"multipliers": {"brain": 2.0}}, 100)
+    with pytest.raises(ValueError, match="brain is none of generator"):
+        optimizer.init({"generator": jnp.ones(3)})

@@ -72,8 +72,8 @@ def scale_parts(multipliers: Mapping[str, float]) -> optax.GradientTransformatio
     def init(params: Params) -> optax.EmptyState:
         paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         parts = set().union(*paths)
-        if lost := sorted(set(multipliers) - parts) if paths else []:
-            raise ValueError(f"optimizer.multipliers names {', '.join(lost)}: the model has {', '.join(sorted(parts))}.")
+        if paths and (lost := sorted(set(multipliers) - parts)):
+            raise ValueError(f"optimizer.multipliers: {', '.join(lost)} is none of {', '.join(sorted(parts))}.")
         return optax.EmptyState()
 
     def update(updates: Params, state: optax.EmptyState, params: Params | None = None):

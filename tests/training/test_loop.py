@@ -1,0 +1,79 @@
+"""The loop with a one-number model: what it reports and saves when, and the stop that names the culprit."""
+
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toontalker_jax.checkpoints import TrainCheckpoints
+from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.training import loop
+from toontalker_jax.training.reporting import Reporter
+from toontalker_jax.training.sharding import make_mesh, replicated
+from toontalker_jax.training.state import TrainState
+
+
+def train_step(state, batch, vgg):
+    """Adds the batch's mean to w. `grow` overflows at step 6."""
+    del vgg
+    w = state.generator["w"] + batch["x"].mean()
+    metrics = {"loss": w, "grow": jnp.where(state.step >= 5, jnp.inf, 1.0)}
+    return state._replace(step=state.step + 1, generator={"w": w}), metrics
+
+
+def start(mesh):
+    empty = {"generator_optimizer": {}, "discriminator": {}, "discriminator_optimizer": {}}
+    state = TrainState(step=jnp.zeros((), jnp.int32), generator={"w": jnp.zeros(())}, **empty)
+    return jax.device_put(state, replicated(mesh))
+
+
+def train(workdir, schedule):
+    """Runs the loop on batches 1, 2, 3 …, whose rows are counted from the step at which it starts."""
+    mesh = make_mesh()
+    run = loop.Run(
+        train_step=train_step,
+        vgg=None,
+        pictures=lambda params, batch: {"grid": jnp.full((4, 4, 3), 1.0)},
+        picture_batch={"x": np.ones(2, np.float32)},
+        batches=lambda done: ({"x": np.full(2, n, np.float32)} for n in itertools.count(done + 1)),
+        schedule=schedule,
+        mesh=mesh,
+    )
+    with TrainCheckpoints(workdir) as saved:
+        state = loop.resume(start(mesh), saved, mesh)
+        reporter = Reporter(workdir, int(state.step))
+        try:
+            return loop.train(run, state, saved, reporter, ModelConfig(image_size=64), ("real",))
+        finally:
+            saved.wait()
+            reporter.close()
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_reports_and_checkpoints_come_when_they_are_due_and_at_the_end(tmp_path):
+    state = train(tmp_path, loop.Schedule(5, log_every=2, pictures_every=10, checkpoint_every=3))
+    assert float(state.generator["w"]) == 1 + 2 + 3 + 4 + 5
+    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(1, 1.0), (2, 3.0), (4, 10.0), (5, 15.0)]
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [3, 5]
+
+
+def test_a_run_goes_on_where_it_stopped_with_the_batches_that_follow(tmp_path):
+    train(tmp_path, loop.Schedule(3, 1, 10, 10))
+    state = train(tmp_path, loop.Schedule(5, 1, 10, 10))
+    assert float(state.generator["w"]) == 15
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("checkpoint_every", [1, 2, 7])
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path, checkpoint_every):
+    with pytest.raises(FloatingPointError, match="step 6: grow = inf"):
+        train(tmp_path, loop.Schedule(20, 1, 20, checkpoint_every))
+    with TrainCheckpoints(tmp_path, read_only=True) as saved:
+        assert saved.latest_step() == {1: 5, 2: 4, 7: None}[checkpoint_every]
+    assert lines(tmp_path)[-1]["step"] == 5
