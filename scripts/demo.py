@@ -30,8 +30,8 @@ _CASES = flags.DEFINE_integer("cases", 16, "Cases of each type for the recovery.
 _STEPS = flags.DEFINE_list("steps", ["200", "60"], "Steps of the short stage 1 and stage 2.")
 
 ROOT = Path(__file__).resolve().parents[1]
-VIDEO_FRAMES, FRAME_RATE, ZOOM = 60, Fraction(25), 3
-GRID_ROWS = 3
+VIDEO_FRAMES, FRAME_RATE = 60, Fraction(25)
+GRID_MOMENTS, GAP = 5, 8
 
 
 def script(name: str, *arguments: str) -> None:
@@ -58,34 +58,36 @@ def train_briefly(output: Path) -> dict[str, list[float]]:
     return losses
 
 
-def enlarge(picture: np.ndarray) -> np.ndarray:
-    return transforms.resize(picture, picture.shape[0] * ZOOM, picture.shape[1] * ZOOM)
+def enlarge(picture: np.ndarray, zoom: int) -> np.ndarray:
+    return transforms.resize(picture, picture.shape[0] * zoom, picture.shape[1] * zoom)
 
 
-def write_video(path: Path, reenactor: Reenactor, kind: str, size: int) -> None:
-    """source | driver | result | truth of one held-out case, frame by frame."""
-    (case,) = puppets.transfer_cases(kind, "test", 1, 1, VIDEO_FRAMES, size, num_frames=VIDEO_FRAMES + 1)
-    output = reenactor.transfer(case["source"], case["reference"], case["driving"])
-    with video.open_writer(path, FRAME_RATE) as writer:
-        for driving, result, truth in zip(case["driving"], output, case["truth"], strict=True):
-            writer.write(enlarge(np.concatenate([case["source"], driving, result, truth], axis=1)))
+def block(source: np.ndarray, driving: np.ndarray, output: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Rows driver, result (the source at its left) and truth; columns are moments."""
+    moments = np.linspace(0, len(driving) - 1, GRID_MOMENTS + 1, dtype=int)[1:]
+    blank = np.full_like(source, 255)
+    rows = ((blank, driving), (source, output), (blank, truth))
+    return np.concatenate([np.concatenate([left, *frames[moments]], axis=1) for left, frames in rows])
 
 
 def reenact(model: ToonTalker, output: Path) -> tuple[dict[str, float], np.ndarray]:
-    """Recovery of every type over held-out cases, and the grid: a column a type, source | driver | result | truth."""
-    size, recovery, columns = model.config.image_size, {}, []
+    """Writes the videos; returns the recovery of every type over held-out cases, and the grid, a block a type."""
+    size, recovery, blocks = model.config.image_size, {}, []
     for kind in KINDS:
         reenactor = Reenactor(model, kind, "relative", batch_size=8)
-        cases = list(puppets.transfer_cases(kind, "test", 0, _CASES.value, 4, size))
+        cases = puppets.transfer_cases(kind, "test", 0, _CASES.value, 4, size)
         recovery[kind] = transfer_recovery(reenactor.transfer, cases)["mean"]
         print(f"{kind}: motion recovery {recovery[kind]:.3f} over {_CASES.value} held-out cases", flush=True)
-        rows = []
-        for case in cases[:GRID_ROWS]:
-            result = reenactor.transfer(case["source"], case["reference"], case["driving"])
-            rows.append(np.concatenate([case["source"], case["driving"][-1], result[-1], case["truth"][-1]], axis=1))
-        columns.append(np.concatenate(rows))
-        write_video(output / f"{kind}.mp4", reenactor, kind, size)
-    return recovery, np.concatenate([np.concatenate(columns[:2], axis=1), np.concatenate(columns[2:], axis=1)])
+
+        (case,) = puppets.transfer_cases(kind, "test", 1, 1, VIDEO_FRAMES, size, num_frames=VIDEO_FRAMES + 1)
+        result = reenactor.transfer(case["source"], case["reference"], case["driving"])
+        with video.open_writer(output / f"{kind}.mp4", FRAME_RATE) as writer:
+            for driving, frame, truth in zip(case["driving"], result, case["truth"], strict=True):
+                writer.write(enlarge(np.concatenate([case["source"], driving, frame, truth], axis=1), zoom=4))
+        blocks.append(block(case["source"], case["driving"], result, case["truth"]))
+    gap = np.full((blocks[0].shape[0], GAP, 3), 255, np.uint8)
+    halves = [np.concatenate([left, gap, right], axis=1) for left, right in (blocks[:2], blocks[2:])]
+    return recovery, np.concatenate([halves[0], np.full((GAP, *halves[0].shape[1:]), 255, np.uint8), halves[1]])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -98,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
     losses = train_briefly(output)
     print("\nReenacting with the shipped network", flush=True)
     recovery, grid = reenact(model, output)
-    (output / "grid.png").write_bytes(transforms.encode_png(enlarge(grid)))
+    (output / "grid.png").write_bytes(transforms.encode_png(enlarge(grid, zoom=2)))
     report = {
         "recovery": recovery,
         "cases": _CASES.value,

@@ -1,4 +1,4 @@
-"""scripts/train.py from end to end on a folder of frames: both stages, resume, devices, and what it says of mistakes."""
+"""scripts/train.py from end to end on folders of frames: both stages, resume, devices, what it says of mistakes."""
 
 import json
 import os

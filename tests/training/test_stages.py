@@ -157,7 +157,8 @@ def test_a_bad_optimizer_config_is_one_clear_error(changes, message):
 
 
 def test_a_multiplier_scales_the_steps_of_its_part_alone():
-    params = {"domains": {"real": {"motion_encoder": jnp.ones(3), "generator": jnp.ones(3)}}, "source_query": jnp.ones(2)}
+    parts = {"motion_encoder": jnp.ones(3), "generator": jnp.ones(3)}
+    params = {"domains": {"real": parts}, "source_query": jnp.ones(2)}
     gradient = jax.tree.map(lambda leaf: 0.5 * leaf, params)
     plain, scaled = (training_state.make_optimizer(ADAM | {"multipliers": m}, 100) for m in ({}, {"motion_encoder": 5}))
     one, five = (adam.update(gradient, adam.init(params))[0] for adam in (plain, scaled))
