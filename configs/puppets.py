@@ -20,9 +20,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         real="data/puppets", cartoon="data/puppets", real_split="real_train", cartoon_split="cartoon_train"
     )
     if config.stage == 1:
-        config.steps, config.batch_size = 12000, 8
+        config.steps, config.batch_size = 5000, 8
     else:
-        config.steps, config.batch_size = 2500, 4
+        config.steps, config.batch_size = 1000, 4
         config.optimizer.learning_rate = 5e-4
         config.weights.analogy = 1.0
     config.log_every, config.pictures_every, config.checkpoint_every = 50, 250, 500

@@ -51,6 +51,9 @@ class ToonTalker(nnx.Module):
         self.config = config
         self.source_query = TransformerLayer(config, rngs=rngs)  # T_{s→r}
         self.driving_query = TransformerLayer(config, rngs=rngs)  # T_{r→d}
+        if config.mirrored_queries:
+            self.source_query = nnx.clone(self.driving_query, arrays=True)
+            self.source_query.norm3.scale[...] *= -1
         self.domains = nnx.Dict({name: DomainNetwork(config, rngs=rngs) for name in domains})
 
     def __call__(
