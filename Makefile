@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: test demo lint
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py

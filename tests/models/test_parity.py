@@ -1,7 +1,7 @@
 """The network against the reference's outputs (`shared/parity`, copied to golden/), float32 on CPU.
 
-The golden arrays were computed in float64. Bounds are a few times the deviation measured on two machines (written
-beside each), which is float32 rounding; the issue asked for 5e-4 (max) and 1e-5 (mean) on the images.
+The golden arrays were computed in float64. What deviates is float32 rounding: with every float32 of the package turned
+into float64, the images agree to 2e-7 and the gradient norms to 5e-14 (tried once, by hand).
 """
 
 import json
@@ -64,7 +64,7 @@ def as_stored(name: str, value: np.ndarray, stored: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [64, 256])
 def test_forward_equals_the_reference(size):
-    """Measured on images: at most 4e-5 (max) and 2e-6 (mean)."""
+    """Measured on images: at most 3e-5 (max), 2e-6 (mean) at 64; 4e-4 and 3e-6 at 256, where few pixels exceed 1e-4."""
     model = reference.network(size)
     graph, state = nnx.split(model)
     inputs = [reference.image(size, seed) for seed in (1, 2, 3)]
@@ -73,12 +73,16 @@ def test_forward_equals_the_reference(size):
         assert set(golden.files) == set(ours)
         for name in golden.files:
             error = np.abs(as_stored(name, np.asarray(ours[name]), golden[name]) - golden[name])
-            bound_max, bound_mean = (2e-4, 5e-6) if name in IMAGES else (2e-5, 2e-6)
+            bound_max, bound_mean = (2e-4 if size == 64 else 5e-4, 5e-6) if name in IMAGES else (3e-5, 3e-6)
             assert error.max() < bound_max and error.mean() < bound_mean, (name, error.max(), error.mean())
 
 
 def test_gradient_norms_equal_the_reference():
-    """Of mean(image · image(64, 4)), by parameter; measured: at most 2e-5 relative."""
+    """Of mean(image · image(64, 4)), by parameter; measured: at most 5e-4 relative, 2e-3 in the flow heads' biases.
+
+    Bilinear sampling has no derivative at pixel centres: rounding puts a few samples on the other side of one, and
+    a bias, which sums over all pixels with much cancellation, shows it most.
+    """
     model = reference.network(64, ("real",))
     graph, state = nnx.split(model)
     source, driving, weight = (reference.image(64, seed) for seed in (1, 2, 4))
@@ -93,8 +97,9 @@ def test_gradient_norms_equal_the_reference():
         squares[entry.official] = squares.get(entry.official, 0.0) + norm2
     assert not gradient
     golden = json.loads((reference.GOLDEN / "gradient_norms_64.json").read_text())
-    largest = max(abs(np.sqrt(squares[name]) / norm - 1) for name, norm in golden.items())
-    assert largest < 1e-4, largest
+    for name, norm in golden.items():
+        error = abs(np.sqrt(squares[name]) / norm - 1)
+        assert error < (5e-3 if name.startswith("dec.to_flows") and name.endswith(".bias") else 1e-3), (name, error)
     assert all(squares[name] == 0 for name in squares.keys() - golden.keys())
 
 

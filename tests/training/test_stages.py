@@ -23,11 +23,13 @@ def analogy_batch(seed):
     return {key: images(3 * seed + i) for i, key in enumerate(("reference", "driving", "source"))}
 
 
-def start(model, stage, weights):
+@pytest.fixture(scope="module")
+def stage1_run(tiny_model):
+    """(train step, state) of stage 1 with a faint adversarial loss. Compiled once for every test that takes a step."""
     optimizers = training_state.Optimizers(*(training_state.make_optimizer(ADAM, 100) for _ in range(2)))
-    adversarial = weights.get("adversarial", 0) != 0
-    networks, state = training_state.create_state(model, optimizers, adversarial=adversarial, rngs=nnx.Rngs(1))
-    return jax.jit(make_train_step(stage, networks, optimizers, WEIGHTS | weights, seed=0)), state
+    networks, state = training_state.create_state(tiny_model(("real",)), optimizers, adversarial=True, rngs=nnx.Rngs(1))
+    weights = WEIGHTS | {"l1": 1.0, "image_gradient": 1.0, "adversarial": 0.01}
+    return jax.jit(make_train_step(stage1, networks, optimizers, weights, seed=0)), state
 
 
 def nonzero(gradient):
@@ -94,10 +96,11 @@ def test_the_adversarial_loss_reaches_the_cross_domain_generator(gradient_groups
     assert gradient_groups("adversarial/cartoon") == parts("cartoon") | QUERIES | motion
 
 
-def test_the_discriminator_trains_on_the_steps_own_fakes(tiny_model):
-    step, state = start(tiny_model(("real",)), stage1, {"adversarial": 1.0})
+def test_the_discriminator_trains_on_the_steps_own_fakes(stage1_run):
+    step, state = stage1_run
     after, metrics = step(state, {"source": images(0), "driving": images(1)}, None)
-    assert set(metrics) == {"adversarial/real", "discriminator/real", "loss", "gradient_norm"}
+    terms = {"l1/real", "image_gradient/real", "adversarial/real", "discriminator/real"}
+    assert set(metrics) == terms | {"loss", "gradient_norm"}
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.discriminator, after.discriminator)
     assert all(jax.tree.leaves(changed))
     assert int(after.step) == 1
@@ -127,8 +130,8 @@ def test_stage2_starts_as_the_real_domain(tiny_model):
         training_state.start_stage2(both)
 
 
-def test_a_tiny_run_lowers_its_loss(tiny_model):
-    step, state = start(tiny_model(("real",)), stage1, {"l1": 1.0, "image_gradient": 1.0})
+def test_a_tiny_run_lowers_its_loss(stage1_run):
+    step, state = stage1_run
     y, x = np.mgrid[0:64, 0:64] / 63
     picture = np.stack([np.sin(6 * x), np.cos(5 * y), x * y], axis=-1).astype(np.float32)[None]
     batch = {"source": np.concatenate([picture, -picture]), "driving": np.concatenate([-picture, picture])}
@@ -139,8 +142,8 @@ def test_a_tiny_run_lowers_its_loss(tiny_model):
     assert losses[-1] < 0.8 * losses[0], losses
 
 
-def test_steps_are_reproducible_and_dropout_follows_the_step(tiny_model):
-    step, state = start(tiny_model(("real",)), stage1, {"l1": 1.0})
+def test_steps_are_reproducible_and_dropout_follows_the_step(stage1_run):
+    step, state = stage1_run
     batch = {"source": images(0), "driving": images(1)}
     one, again = (step(state, batch, None)[1]["l1/real"] for _ in range(2))
     later = step(state._replace(step=jnp.int32(7)), batch, None)[1]["l1/real"]

@@ -91,10 +91,12 @@ class GeneratorStage(nnx.Module):
         grid = identity_grid(self.resolution) + jnp.tanh(flow[..., :2])
         mask = jax.nn.sigmoid(flow[..., 2:]).astype(h.dtype)
         warped = grid_sample(appearance, grid, align_corners=self.align_corners) * mask
+        blended = warped + h * (1 - mask)
         if self.resolution >= SFT_FROM:
+            # As released: the blended map itself, not the mask, weights h here. At 64×64 nothing reads the last blend.
             warped = self.sft(warped, styles[2])
-        h = warped + h * (1 - mask)
-        return h, flow, self.to_rgb(warped, rgb)
+            blended = warped + h * (1 - blended)
+        return blended, flow, self.to_rgb(warped, rgb)
 
 
 class GeneratorOutput(nnx.Pytree):
