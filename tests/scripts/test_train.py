@@ -17,7 +17,9 @@ from toontalker_jax.checkpoints import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"width": 16, "motion_slots": 2, "heads": 2, "channel_base": 512, "channel_cap": 16}
-SHORT = {"batch_size": 8, "optimizer.warmup_steps": 1, "optimizer.decay": "none", "log_every": 1}
+# Adam's first steps turn gradients that are all rounding into whole steps: the rate keeps these small.
+SLOW = {"optimizer.learning_rate": 1e-5, "optimizer.warmup_steps": 1, "optimizer.decay": "none"}
+SHORT = SLOW | {"batch_size": 8, "log_every": 1}
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +90,7 @@ def test_eight_devices_train_as_one_does(train, stage1, tmp_path):
     done = train(tmp_path, steps=4, devices=8)
     assert done.returncode == 0, done.stderr
     for one, eight in zip(metrics(stage1), metrics(tmp_path), strict=True):
-        # Sums in another order. Adam's first steps turn gradients that are all rounding into whole steps: from step 2
-        # on the gradient norm was 4e-4 apart, measured.
-        assert eight == pytest.approx(one, rel=1e-4 if one["step"] == 1 else 5e-3)
+        assert eight == pytest.approx(one, rel=1e-4)  # sums in another order
 
 
 def test_stage2_goes_on_from_stage1(train, stage1, clips, tmp_path):
