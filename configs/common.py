@@ -58,8 +58,7 @@ def small_network(config: ml_collections.ConfigDict) -> None:
         "align_corners": True,
         "flow_init_scale": 0.1,
         "mask_init_bias": 1.5,
-        "descriptor_init_scale": 30.0,
-        "mirrored_queries": True,
+        "difference_init": True,
     }
     config.weights.image_gradient = 1.0
     config.optimizer.update(learning_rate=1e-3, beta1=0.9, decay="cosine", warmup_steps=100)

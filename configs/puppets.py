@@ -20,7 +20,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         real="data/puppets", cartoon="data/puppets", real_split="real_train", cartoon_split="cartoon_train"
     )
     if config.stage == 1:
-        config.steps, config.batch_size = 5000, 8
+        config.steps, config.batch_size = 6000, 8
     else:
         config.steps, config.batch_size = 1000, 4
         config.optimizer.learning_rate = 5e-4

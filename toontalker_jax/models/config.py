@@ -26,10 +26,9 @@ class ModelConfig:
         choose the consistent True.
       flow_init_scale: scale of the flow heads' initial weights. 1 as released; 0.1 starts near the identity flow.
       mask_init_bias: initial bias of the first flow head's mask logit. 0 as released; > 0 starts by warping.
-      descriptor_init_scale: scale of the initial weights behind the motion descriptor F. 1 as released; more makes F
-        outweigh the motion base in the query transformers.
-      mirrored_queries: start T_{s→r} as T_{r→d} with the opposite sign, so that w_sr + w_rd = 0 for a picture that
-        drives itself and differences of motion alone reach the generator. False as released.
+      difference_init: start so that differences of motion alone reach the generator, undamped: T_{s→r} as T_{r→d} with
+        the opposite sign, so that w_sr + w_rd = 0 for a picture that drives itself, and every residual branch of the
+        transformers at zero but the one that brings F. False as released.
       dtype: what convolutions and matrix products compute in; parameters are always float32.
     """
 
@@ -44,8 +43,7 @@ class ModelConfig:
     align_corners: bool = False
     flow_init_scale: float = 1.0
     mask_init_bias: float = 0.0
-    descriptor_init_scale: float = 1.0
-    mirrored_queries: bool = False
+    difference_init: bool = False
     dtype: str = "float32"
 
     def __post_init__(self) -> None:

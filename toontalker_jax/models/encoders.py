@@ -32,7 +32,7 @@ class MotionEncoder(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.pyramid = AppearanceEncoder(config, rngs=rngs)
-        self.last = EqualConv(config.channels(4), config.width, 4, init_scale=config.descriptor_init_scale, rngs=rngs)
+        self.last = EqualConv(config.channels(4), config.width, 4, rngs=rngs)
 
     def __call__(self, image: jax.Array) -> jax.Array:
         """image [N, S, S, 3] in [-1, 1] → F [N, d], float32."""

@@ -53,16 +53,9 @@ class EqualConv(nnx.Module):
     """
 
     def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel_size: int,
-        *,
-        downsample: bool = False,
-        init_scale: float = 1.0,
-        rngs: nnx.Rngs,
+        self, channels_in: int, channels_out: int, kernel_size: int, *, downsample: bool = False, rngs: nnx.Rngs
     ):
-        self.kernel = normal(rngs, (kernel_size, kernel_size, channels_in, channels_out), init_scale)
+        self.kernel = normal(rngs, (kernel_size, kernel_size, channels_in, channels_out))
         self.downsample = downsample
 
     def __call__(self, x: jax.Array, padding: str = "SAME") -> jax.Array:

@@ -31,8 +31,10 @@ def relative(source: MotionCodes, reference_rd: jax.Array, driving_rd: jax.Array
 class Linear(nnx.Module):
     """x · kernel + bias in `dtype`; torch's plain linear layer with Xavier-uniform weights and zero bias."""
 
-    def __init__(self, features_in: int, features_out: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        init = nnx.initializers.xavier_uniform()
+    def __init__(
+        self, features_in: int, features_out: int, *, dtype: jnp.dtype, zero_init: bool = False, rngs: nnx.Rngs
+    ):
+        init = nnx.initializers.zeros if zero_init else nnx.initializers.xavier_uniform()
         self.kernel = nnx.Param(init(rngs.params(), (features_in, features_out), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((features_out,), jnp.float32))
         self.dtype = dtype
@@ -62,14 +64,17 @@ class Memory(NamedTuple):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention; softmax in float32, dropout on the attention weights when `rngs` is given."""
+    """Multi-head attention; softmax in float32, dropout on the attention weights when `rngs` is given.
 
-    def __init__(self, config: ModelConfig, memory_width: int, *, rngs: nnx.Rngs):
+    With `zero_init` it starts with an output of zero.
+    """
+
+    def __init__(self, config: ModelConfig, memory_width: int, *, zero_init: bool = False, rngs: nnx.Rngs):
         width, dtype = config.width, config.compute_dtype
         self.query = Linear(width, width, dtype=dtype, rngs=rngs)
         self.key = Linear(memory_width, width, dtype=dtype, rngs=rngs)
         self.value = Linear(memory_width, width, dtype=dtype, rngs=rngs)
-        self.out = Linear(width, width, dtype=dtype, rngs=rngs)
+        self.out = Linear(width, width, dtype=dtype, zero_init=zero_init, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
         self.heads = config.heads
 
@@ -91,14 +96,19 @@ class Attention(nnx.Module):
 
 
 class TransformerLayer(nnx.Module):
-    """Cross-attention FIRST, then self-attention, then a ReLU feed-forward of the same width; norms after each."""
+    """Cross-attention FIRST, then self-attention, then a ReLU feed-forward of the same width; norms after each.
 
-    def __init__(self, config: ModelConfig, memory_width: int | None = None, *, rngs: nnx.Rngs):
-        width, dtype = config.width, config.compute_dtype
-        self.cross_attention = Attention(config, memory_width or width, rngs=rngs)
-        self.self_attention = Attention(config, width, rngs=rngs)
+    With `config.difference_init` the residual branches start at zero, the cross-attention's only if `zero_cross`.
+    """
+
+    def __init__(
+        self, config: ModelConfig, memory_width: int | None = None, *, zero_cross: bool = False, rngs: nnx.Rngs
+    ):
+        width, dtype, zero = config.width, config.compute_dtype, config.difference_init
+        self.cross_attention = Attention(config, memory_width or width, zero_init=zero and zero_cross, rngs=rngs)
+        self.self_attention = Attention(config, width, zero_init=zero, rngs=rngs)
         self.feed_forward1 = Linear(width, width, dtype=dtype, rngs=rngs)
-        self.feed_forward2 = Linear(width, width, dtype=dtype, rngs=rngs)
+        self.feed_forward2 = Linear(width, width, dtype=dtype, zero_init=zero, rngs=rngs)
         self.norm1, self.norm2, self.norm3 = LayerNorm(width), LayerNorm(width), LayerNorm(width)
 
     def __call__(self, x: jax.Array, memory: Memory, rngs: nnx.Rngs | None = None) -> jax.Array:
@@ -121,9 +131,9 @@ class BackwardTransformer(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         coarse, middle, fine = (config.channels(r) for r in config.backward_resolutions)
-        self.coarse = TransformerLayer(config, coarse, rngs=rngs)
-        self.middle = TransformerLayer(config, middle, rngs=rngs)
-        self.fine = TransformerLayer(config, rngs=rngs)
+        self.coarse = TransformerLayer(config, coarse, zero_cross=True, rngs=rngs)
+        self.middle = TransformerLayer(config, middle, zero_cross=True, rngs=rngs)
+        self.fine = TransformerLayer(config, zero_cross=True, rngs=rngs)
         self.lateral = PlainConv(fine, config.width, rngs=rngs)
         self.resolutions = config.backward_resolutions
 

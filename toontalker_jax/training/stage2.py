@@ -30,7 +30,7 @@ def _direction(
 ) -> None:
     """Reconstruct b from a inside the driver's domain; then move s, of the target domain, as a → b does."""
     a, b, s = batch["reference"], batch["driving"], batch["source"]
-    codes_a, codes_b = model.motion_codes(driver, a, rngs), model.motion_codes(driver, b, rngs)
+    codes_a, codes_b = model.pair_motion_codes(driver, a, b, rngs)
     w = absolute(codes_a.source_to_reference, codes_b.reference_to_driving)
     reconstruction = model.decode(driver, model.encode_source(driver, a), w, rngs).image
     output.terms.update(objective.reconstruction(reconstruction, b, driver))
