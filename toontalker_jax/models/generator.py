@@ -14,7 +14,7 @@ from toontalker_jax.models.layers import (
     zeros,
 )
 from toontalker_jax.ops.resample import upsample
-from toontalker_jax.ops.warp import grid_sample, identity_grid
+from toontalker_jax.ops.warp import warp
 
 SFT_FROM = 64  # the lowest resolution whose warped map is modulated again
 
@@ -88,9 +88,8 @@ class GeneratorStage(nnx.Module):
         """h [N, r/2, r/2, C'], styles s_i, s_i+1, s_i+2 [N, d], appearance [N or 1, r, r, C] → h, flow, rgb."""
         h = self.same(self.up(h, styles[0]), styles[1])
         flow = self.to_flow(h, styles[2], flow)
-        grid = identity_grid(self.resolution) + jnp.tanh(flow[..., :2])
         mask = jax.nn.sigmoid(flow[..., 2:]).astype(h.dtype)
-        warped = grid_sample(appearance, grid, align_corners=self.align_corners) * mask
+        warped = warp(appearance, jnp.tanh(flow[..., :2]), align_corners=self.align_corners) * mask
         blended = warped + h * (1 - mask)
         if self.resolution >= SFT_FROM:
             # As released: the blended map itself, not the mask, weights h here. At 64×64 nothing reads the last blend.

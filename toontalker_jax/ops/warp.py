@@ -2,12 +2,29 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
-def identity_grid(size: int) -> jax.Array:
-    """[size, size, 2] positions (x, y): linspace(-1, 1, size) both ways, ends included, float32."""
-    line = jnp.linspace(-1.0, 1.0, size, dtype=jnp.float32)
-    return jnp.stack(jnp.meshgrid(line, line, indexing="xy"), axis=-1)
+def warp(features: jax.Array, offset: jax.Array, *, align_corners: bool) -> jax.Array:
+    """Sample every pixel of a square map `offset` away from where the identity grid linspace(-1, 1, S) puts it.
+
+    Equals `grid_sample` at identity grid + offset, with half the rounding: the identity's share of the positions, in
+    pixels, is exact.
+
+    Args:
+      features: [N, S, S, C], or [1, S, S, C] to sample one map for the whole batch.
+      offset: [N, S, S, 2] (x, y), float32; 2 is the map's side.
+      align_corners: as in `grid_sample`. With False the identity grid, whose ends are pixel centres, and the sampler
+        disagree by up to half a pixel, as in the released network.
+
+    Returns:
+      [N, S, S, C] in the dtype of `features`.
+    """
+    size = offset.shape[1]
+    line = np.arange(size) if align_corners else np.arange(size) * (size / (size - 1)) - 0.5
+    y, x = (axis.astype(np.float32) for axis in np.meshgrid(line, line, indexing="ij"))
+    half = (size - align_corners) / 2
+    return _bilinear(features, x + offset[..., 0] * half, y + offset[..., 1] * half)
 
 
 def grid_sample(features: jax.Array, grid: jax.Array, *, align_corners: bool) -> jax.Array:
@@ -21,10 +38,22 @@ def grid_sample(features: jax.Array, grid: jax.Array, *, align_corners: bool) ->
     Returns:
       [N, h, w, C] in the dtype of `features`; positions and weights are float32.
     """
+    height, width = features.shape[1:3]
+    return _bilinear(
+        features, _to_pixels(grid[..., 0], width, align_corners), _to_pixels(grid[..., 1], height, align_corners)
+    )
+
+
+def _to_pixels(position: jax.Array, size: int, align_corners: bool) -> jax.Array:
+    position = position.astype(jnp.float32)
+    return (position + 1) * (0.5 * (size - 1)) if align_corners else ((position + 1) * size - 1) * 0.5
+
+
+def _bilinear(features: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """features [N or 1, H, W, C] at the pixel positions x, y [N, h, w], float32 → [N, h, w, C]."""
     n, height, width, channels = features.shape
-    x, y = (_to_pixels(grid[..., i], size, align_corners) for i, size in ((0, width), (1, height)))
     x0, y0 = jnp.floor(x), jnp.floor(y)
-    fx, fy = x - x0, y - y0
+    fx, fy = ((p - p0)[..., None].astype(features.dtype) for p, p0 in ((x, x0), (y, y0)))
     # One ring of zeros around the map, in which every position outside ends up, makes the zero padding. One flat
     # index over the whole batch: on CPU the gradient (a scatter) then takes half the time of a batched gather's.
     rows = jnp.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(-1, channels)
@@ -32,15 +61,11 @@ def grid_sample(features: jax.Array, grid: jax.Array, *, align_corners: bool) ->
     column = [jnp.clip(x0 + i, -1, width).astype(jnp.int32) + 1 for i in (0, 1)]
     row = [first + (jnp.clip(y0 + i, -1, height).astype(jnp.int32) + 1) * (width + 2) for i in (0, 1)]
 
-    def corner(i: int, j: int) -> jax.Array:
-        weight = (fy if i else 1 - fy) * (fx if j else 1 - fx)
-        values = rows.at[row[i] + column[j]].get(mode="promise_in_bounds")
-        return values * weight[..., None].astype(features.dtype)
+    def line(i: int) -> jax.Array:
+        left, right = (rows.at[row[i] + column[j]].get(mode="promise_in_bounds") for j in (0, 1))
+        return left + fx * (right - left)
 
-    return corner(0, 0) + corner(0, 1) + corner(1, 0) + corner(1, 1)
-
-
-def _to_pixels(position: jax.Array, size: int, align_corners: bool) -> jax.Array:
-    position = position.astype(jnp.float32)
-    return (position + 1) * (0.5 * (size - 1)) if align_corners else ((position + 1) * size - 1) * 0.5
-
+    # From one corner towards the next: the gradients of positions are then sums of small differences, not differences
+    # of large sums, whose rounding was ten times as much.
+    above, below = line(0), line(1)
+    return above + fy * (below - above)
