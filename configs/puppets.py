@@ -22,8 +22,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if config.stage == 1:
         config.steps, config.batch_size = 6000, 8
     else:
-        config.steps, config.batch_size = 1000, 4
-        config.optimizer.learning_rate = 5e-4
+        config.steps, config.batch_size = 3200, 4
         config.weights.analogy = 1.0
     config.log_every, config.pictures_every, config.checkpoint_every = 50, 250, 500
     return config
