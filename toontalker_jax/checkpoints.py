@@ -42,21 +42,34 @@ def package_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("jax", "flax", "orbax-checkpoint")}
 
 
-def save_model(path: epath.PathLike, model: ToonTalker, *, overwrite: bool = False) -> None:
+def check_free(path: epath.PathLike) -> epath.Path:
+    """The absolute path. Raises FileExistsError if something is there."""
+    path = _absolute(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already: choose another path, or ask to overwrite it.")
+    return path
+
+
+def save_model(
+    path: epath.PathLike, model: ToonTalker, *, overwrite: bool = False, notes: Mapping[str, Any] | None = None
+) -> None:
     """Writes an inference checkpoint. Every process calls this; it appears under its name only when complete.
+
+    Args:
+      notes: further JSON files of the folder, {name: contents}.
 
     Raises:
       FileExistsError: `path` exists and `overwrite` is False.
     """
-    path = _absolute(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already: choose another path, or ask to overwrite it.")
+    path = _absolute(path) if overwrite else check_free(path)
     partial = path.parent / (path.name + ".partial")
     with ocp.StandardCheckpointer() as checkpointer:
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
         checkpointer.save(partial / "params", params, force=True)  # force: a killed run may have left one
     if jax.process_index() == 0:
-        (partial / "model.json").write_text(json.dumps(describe(model.config, tuple(model.domains)), indent=2) + "\n")
+        files = {"model.json": describe(model.config, tuple(model.domains))} | dict(notes or {})
+        for name, contents in files.items():
+            (partial / name).write_text(json.dumps(contents, indent=2) + "\n")
         if path.exists():
             path.rmtree()
         partial.rename(path)

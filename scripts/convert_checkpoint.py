@@ -1,0 +1,47 @@
+"""Converts an official checkpoint (in-domain or cross-domain, as torch.save wrote it) without PyTorch.
+
+    python scripts/convert_checkpoint.py --input=cross-domain.pth --output=converted
+
+The kind of file, the image size and the widths are recognised. The output folder is a checkpoint that reenact.py and
+evaluate.py take, with a conversion.json: the source, what became of each of its tensors, the versions.
+"""
+
+import hashlib
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from toontalker_jax.checkpoints import check_free, describe, save_model
+from toontalker_jax.convert.convert import convert
+from toontalker_jax.convert.torch_file import open_torch_file
+
+_INPUT = flags.DEFINE_string("input", None, "The official file, .pth or .pt.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Checkpoint folder to write; must not exist.", required=True)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
+    source = Path(_INPUT.value)
+    try:
+        check_free(_OUTPUT.value)
+        model, kind, ledger = convert(open_torch_file(source))
+        notes = {
+            "source": {"name": source.name, "bytes": source.stat().st_size, "sha256": sha256(source)},
+            "kind": kind,
+            "ledger": ledger,
+            "model": describe(model.config, tuple(model.domains)),
+        }
+        save_model(_OUTPUT.value, model, notes={"conversion.json": notes})
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    counts = ", ".join(f"{len(tensors)} {place.replace('_', ' ')}" for place, tensors in ledger.items())
+    print(f"{_OUTPUT.value}: {kind}, {model.config.image_size} px; {counts}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,191 @@
+"""Official checkpoints → our network, and back. A ledger accounts for every tensor and every parameter.
+
+`convert` takes what `torch_file.open_torch_file` returned, `export` makes what `torch_writer.write_torch_file` takes.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from toontalker_jax.convert import names
+from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.models.toontalker import ToonTalker
+
+# Top-level keys of the two kinds of released file, by the domain whose network they hold (`reference.md`, files).
+KINDS = {
+    "in-domain": {"real": "gen"},
+    "cross-domain": {"real": "gen_real", "cartoon": "gen"},
+}
+_BLUR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+
+State = Mapping[str, Any]  # {official name: array or LazyTensor}
+
+
+class Converted(NamedTuple):
+    """A network, and what became of everything in the file."""
+
+    model: ToonTalker
+    kind: str  # a key of KINDS
+    ledger: dict[str, list[str]]  # "used", "constant", "never_read": tensors; "ignored": other top-level keys
+
+
+def convert(tree: Any) -> Converted:
+    """The network of an official checkpoint. Tensors are read one at a time, and become float32.
+
+    Raises:
+      ValueError: no official checkpoint, or tensors that are missing, unknown, of another shape, not finite, or a blur
+        kernel with other values. Names them, in one line.
+    """
+    kind, states = _recognise(tree)
+    config = _one_config(states)
+    model = nnx.eval_shape(lambda: ToonTalker(config, tuple(states), rngs=nnx.Rngs(0)))
+    variables = {"/".join(map(str, path)): v for path, v in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    ledger: dict[str, list[str]] = {"used": [], "constant": [], "never_read": []}
+    faults: list[str] = []
+    for domain, state in states.items():
+        key = KINDS[kind][domain]
+        table = names.domain_table(config, domain) + (names.query_table() if domain == "real" else [])
+        found = _check_names(state, table, config, variables, domain)
+        faults += [f"{key}/{fault}" for fault in found]
+        if not found:
+            faults += [f"{key}/{fault}" for fault in _fill(state, table, config, variables)]
+            used, constant = {entry.official for entry in table}, names.blur_kernels(config)
+            for name in state:
+                place = "used" if name in used else "constant" if name in constant else "never_read"
+                ledger[place].append(f"{key}/{name}")
+    if faults:
+        more = f"; and {len(faults) - 4} more" if len(faults) > 4 else ""
+        raise ValueError(f"not an official checkpoint of {config.image_size} px: {'; '.join(faults[:4])}{more}.")
+    ledger["ignored"] = [str(key) for key in tree if key not in KINDS[kind].values()]
+    return Converted(model, kind, ledger)
+
+
+def export(model: ToonTalker) -> dict[str, dict[str, np.ndarray]]:
+    """The network as the official files have it: {"gen": …} for one domain, {"gen": …, "gen_real": …} for both.
+
+    The cartoon network gets a copy of the shared query transformers, which the official code loads and never reads.
+
+    Raises:
+      ValueError: a network that the official files cannot hold: with the cartoon domain alone, or with settings that
+        leave no trace in a file and differ from the official ones, or with widths that do not pack.
+    """
+    domains = tuple(model.domains)
+    if "real" not in domains:
+        raise ValueError(f"the network has the domains {domains}; the official files need the real one.")
+    _check_exportable(model.config)
+    kind = "cross-domain" if "cartoon" in domains else "in-domain"
+    variables = {"/".join(map(str, path)): v for path, v in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    tree = {}
+    for domain, key in KINDS[kind].items():
+        packed: dict[str, dict[int, np.ndarray]] = {}
+        for entry in names.domain_table(model.config, domain) + names.query_table():
+            array = names.LAYOUTS[entry.layout][1](np.asarray(variables[entry.path][...]))
+            packed.setdefault(entry.official, {})[entry.part or 0] = array
+        state = {name: np.concatenate([parts[i] for i in sorted(parts)]) for name, parts in packed.items()}
+        kernels = names.blur_kernels(model.config).items()
+        tree[key] = state | {name: (gain * _BLUR).astype(np.float32) for name, gain in kernels}
+    return tree
+
+
+def _check_exportable(config: ModelConfig) -> None:
+    official = ModelConfig()
+    for name in ("heads", "backward_resolutions", "align_corners"):
+        ours, theirs = getattr(config, name), getattr(official, name)
+        if ours != theirs:
+            raise ValueError(f"{name} = {ours}: the official code computes with {theirs}, its files cannot say else.")
+    coarse, middle, _ = config.backward_resolutions
+    if {config.channels(coarse), config.channels(middle)} != {config.width}:
+        raise ValueError(
+            f"width = {config.width}, but the maps of {coarse} and {middle} px have {config.channels(coarse)} and"
+            f" {config.channels(middle)} channels: the official attention packs queries, keys and values of one width."
+        )
+
+
+def _recognise(tree: Any) -> tuple[str, dict[str, State]]:
+    """The kind of file, and each domain's state dict."""
+    if not isinstance(tree, Mapping) or not isinstance(tree.get("gen"), Mapping):
+        keys = ", ".join(sorted(map(str, tree))[:6]) if isinstance(tree, Mapping) else type(tree).__name__
+        raise ValueError(f"not an official checkpoint: it has no network under 'gen' but holds {keys or 'nothing'}.")
+    kind = "cross-domain" if isinstance(tree.get("gen_real"), Mapping) else "in-domain"
+    return kind, {domain: tree[key] for domain, key in KINDS[kind].items()}
+
+
+def _one_config(states: Mapping[str, State]) -> ModelConfig:
+    configs = {domain: infer_config(state) for domain, state in states.items()}
+    if len(set(configs.values())) > 1:
+        raise ValueError(f"the two networks of the file differ in size: {configs['real']} and {configs['cartoon']}.")
+    return configs["real"]
+
+
+def infer_config(state: State) -> ModelConfig:
+    """Image size, widths and channel table, from the shapes. The number of heads leaves no trace: the official 8.
+
+    Raises:
+      ValueError: shapes that no official network has.
+    """
+    try:
+        stages = sum(f"enc.convs.{i}.skip.1.weight" in state for i in range(1, 20))
+        size = 4 << stages
+        slots, width = state["dec.direction.weight"].shape
+        channels = {size: state["enc.convs.0.0.weight"].shape[0]}
+        for i in range(1, stages + 1):
+            channels[size >> i] = state[f"enc.convs.{i}.skip.1.weight"].shape[0]
+        cap = channels[4]
+        base = max((c * r for r, c in channels.items() if c < cap), default=cap * size)
+        config = ModelConfig(image_size=size, width=width, motion_slots=slots, channel_base=base, channel_cap=cap)
+    except (KeyError, AttributeError, ValueError) as error:
+        raise ValueError(f"not an official network: its shapes say nothing that fits ({error}).") from None
+    if any(config.channels(r) != c for r, c in channels.items()):
+        raise ValueError(f"not an official network: channels by resolution are {channels}.")
+    return config
+
+
+def _official_shapes(table: Iterable[names.Entry], variables: Mapping[str, nnx.Variable]) -> dict[str, tuple[int, ...]]:
+    """{official name: shape}, from the shapes of our parameters."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for entry in table:
+        nothing = np.broadcast_to(np.float32(0), variables[entry.path].shape)  # a shape without memory
+        shape = names.LAYOUTS[entry.layout][1](nothing).shape
+        shapes[entry.official] = shape if entry.part is None else (3 * shape[0], *shape[1:])
+    return shapes
+
+
+def _check_names(
+    state: State, table: list[names.Entry], config: ModelConfig, variables: Mapping[str, nnx.Variable], domain: str
+) -> list[str]:
+    """What is missing, unknown or misshapen. No tensor is read."""
+    wanted = _official_shapes(table, variables) | dict.fromkeys(names.blur_kernels(config), (4, 4))
+    never_read = _official_shapes(names.query_table(), variables) if domain != "real" else {}
+    faults = [f"{name} is missing" for name in wanted if name not in state]
+    for name, tensor in state.items():
+        expected = wanted.get(name, never_read.get(name))
+        shape = tuple(getattr(tensor, "shape", ()))
+        if expected is None:
+            faults.append(f"{name} is unknown")
+        elif shape != expected:
+            faults.append(f"{name} has shape {shape}, not {expected}")
+    return faults
+
+
+def _fill(
+    state: State, table: list[names.Entry], config: ModelConfig, variables: Mapping[str, nnx.Variable]
+) -> list[str]:
+    """Sets our parameters, one official tensor in memory at a time. Returns what is not finite or a wrong constant."""
+    faults = []
+    entries: dict[str, list[names.Entry]] = {}
+    for entry in table:
+        entries.setdefault(entry.official, []).append(entry)
+    for name, parts in entries.items():
+        array = np.asarray(state[name]).astype(np.float32, copy=False)
+        if not np.isfinite(array).all():
+            faults.append(f"{name} is not finite")
+        for entry in parts:
+            # A copy of its own: on the CPU, JAX may otherwise keep the whole official tensor alive.
+            variables[entry.path].set_value(jnp.array(np.ascontiguousarray(names.read(entry, array)), copy=True))
+    for name, gain in names.blur_kernels(config).items():
+        if not np.allclose(np.asarray(state[name], np.float32), gain * _BLUR, rtol=1e-3, atol=0):
+            faults.append(f"{name} is not {gain:g} · outer([1, 3, 3, 1]) / 64")
+    return faults
