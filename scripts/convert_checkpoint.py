@@ -1,4 +1,4 @@
-"""Converts an official checkpoint (in-domain or cross-domain, as torch.save wrote it) without PyTorch.
+"""Converts an official checkpoint (in-domain or cross-domain; torch.save's or .safetensors) without PyTorch.
 
     python scripts/convert_checkpoint.py --input=cross-domain.pth --output=converted
 
@@ -13,9 +13,10 @@ from absl import app, flags, logging
 
 from toontalker_jax.checkpoints import check_free, describe, save_model
 from toontalker_jax.convert.convert import convert
+from toontalker_jax.convert.safetensors_file import open_safetensors_file
 from toontalker_jax.convert.torch_file import open_torch_file
 
-_INPUT = flags.DEFINE_string("input", None, "The official file, .pth or .pt.", required=True)
+_INPUT = flags.DEFINE_string("input", None, "The official file: .pth, .pt or .safetensors.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Checkpoint folder to write; must not exist.", required=True)
 
 
@@ -29,7 +30,8 @@ def main(_: list[str]) -> None:
     source = Path(_INPUT.value)
     try:
         check_free(_OUTPUT.value)
-        model, kind, ledger = convert(open_torch_file(source))
+        opened = open_safetensors_file(source) if source.suffix == ".safetensors" else open_torch_file(source)
+        model, kind, ledger = convert(opened)
         notes = {
             "source": {"name": source.name, "bytes": source.stat().st_size, "sha256": sha256(source)},
             "kind": kind,

@@ -50,7 +50,7 @@ class TorchFileError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Bytes:
+class ByteRange:
     """Where a storage's bytes lie in the file."""
 
     start: int
@@ -58,11 +58,11 @@ class _Bytes:
 
 
 @dataclass
-class _File:
+class TensorFile:
     """The file behind its lazy tensors. `storages` is filled once the pickle has been read."""
 
     path: Path
-    storages: dict[str, _Bytes]
+    storages: dict[str, ByteRange]
 
     def fail(self, what: str) -> TorchFileError:
         return TorchFileError(f"{self.path}: {what}")
@@ -91,7 +91,7 @@ class LazyTensor:
     strides: tuple[int, ...]
     offset: int
     storage_key: str
-    file: _File
+    file: TensorFile
 
     @property
     def size(self) -> int:
@@ -133,7 +133,7 @@ def open_torch_file(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise TorchFileError(f"{path}: no such file; give the path of a file written by torch.save")
-    file = _File(path, {})
+    file = TensorFile(path, {})
     with open(path, "rb") as stream:
         start = stream.read(512)
         stream.seek(0)
@@ -183,7 +183,7 @@ def flatten(tree: Any) -> dict[str, LazyTensor]:
     return tensors
 
 
-def _read_zip(file: _File, stream: BinaryIO) -> Any:
+def _read_zip(file: TensorFile, stream: BinaryIO) -> Any:
     with zipfile.ZipFile(stream) as archive:
         members = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -207,7 +207,7 @@ def _read_zip(file: _File, stream: BinaryIO) -> Any:
     return tree
 
 
-def _locate(file: _File, stream: BinaryIO, info: zipfile.ZipInfo) -> _Bytes:
+def _locate(file: TensorFile, stream: BinaryIO, info: zipfile.ZipInfo) -> ByteRange:
     """The bytes of a stored member: behind its local header, whose extra field may differ from the directory's."""
     if info.compress_type != zipfile.ZIP_STORED:
         raise file.fail(f"{info.filename} is compressed, torch never does that; unpack and zip it with -0")
@@ -219,10 +219,10 @@ def _locate(file: _File, stream: BinaryIO, info: zipfile.ZipInfo) -> _Bytes:
     start = info.header_offset + 30 + name_length + extra_length
     if start + info.file_size > os.fstat(stream.fileno()).st_size:
         raise file.fail(f"truncated inside {info.filename}; {_ASK_AGAIN}")
-    return _Bytes(start, info.file_size)
+    return ByteRange(start, info.file_size)
 
 
-def _read_legacy(file: _File, stream: BinaryIO) -> Any:
+def _read_legacy(file: TensorFile, stream: BinaryIO) -> Any:
     read_pickle(stream, {})  # the magic number, already seen
     protocol, system = read_pickle(stream, {}), read_pickle(stream, {})
     if protocol != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
@@ -233,7 +233,7 @@ def _read_legacy(file: _File, stream: BinaryIO) -> Any:
     for key in read_pickle(stream, {}):
         reference = references[key]
         (count,) = struct.unpack("<q", stream.read(8))
-        file.storages[key] = _Bytes(stream.tell(), count * reference.dtype.itemsize)
+        file.storages[key] = ByteRange(stream.tell(), count * reference.dtype.itemsize)
         if count < reference.count:
             raise file.fail(f"storage {key} has {count} elements, its tensors need {reference.count}; {_ASK_AGAIN}")
         if stream.tell() + file.storages[key].count > file_size:
@@ -265,7 +265,7 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def _vocabulary(file: _File) -> dict[str, Any]:
+def _vocabulary(file: TensorFile) -> dict[str, Any]:
     """Everything that a checkpoint may name, and what stands for it here."""
 
     def tensor(storage: _StorageRef, offset: int, shape: tuple, strides: tuple, dtype: np.dtype) -> LazyTensor:
