@@ -17,6 +17,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = common.base()
     common.small_network(config)
     config.data.last = 500
-    config.steps, config.batch_size = 2000, 8
+    config.steps, config.batch_size = 1000, 8
     config.log_every, config.pictures_every, config.checkpoint_every = 50, 250, 500
     return config
