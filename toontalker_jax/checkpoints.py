@@ -46,7 +46,7 @@ def check_free(path: epath.PathLike) -> epath.Path:
     """The absolute path. Raises FileExistsError if something is there."""
     path = _absolute(path)
     if path.exists():
-        raise FileExistsError(f"{path} exists already: choose another path, or ask to overwrite it.")
+        raise FileExistsError(f"{path} exists already: choose another path, or remove it first.")
     return path
 
 

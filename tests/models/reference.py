@@ -1,14 +1,14 @@
-"""The reference network's weights in our parameters, by `golden/recipe.py` and the conversion's name tables."""
+"""The reference network's weights (`golden/recipe.py`) in our parameters, by the conversion."""
 
 import json
 from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 
 from tests.golden import recipe
 from toontalker_jax.convert import names
+from toontalker_jax.convert.convert import KINDS, convert
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.toontalker import ToonTalker
 
@@ -27,25 +27,20 @@ def entries(config: ModelConfig, domains: tuple[str, ...]) -> list[tuple[str, na
     return table + [(SALTS[d], entry) for d in domains for entry in names.domain_table(config, d)]
 
 
-def flat_parameters(model: ToonTalker) -> dict[str, nnx.Variable]:
-    """{"/"-joined path: variable}."""
-    return {"/".join(map(str, path)): value for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param))}
-
-
 def image(size: int, seed: int) -> jax.Array:
     """[1, S, S, 3]."""
     return jax.numpy.asarray(recipe.image(size, seed).transpose(1, 2, 0)[None])
 
 
 def network(size: int, domains: tuple[str, ...] = ("real", "cartoon")) -> ToonTalker:
-    """The official network of this size with the recipe's weights."""
-    config = ModelConfig(image_size=size)
-    model = nnx.eval_shape(lambda: ToonTalker(config, domains, rngs=nnx.Rngs(0)))
-    parameters, shapes = flat_parameters(model), manifest(size)
-    for salt, entry in entries(config, domains):
-        variable = parameters.pop(entry.path)
-        value = names.read(entry, recipe.values(entry.official, shapes[entry.official], salt))
-        assert value.shape == variable.shape, (entry, value.shape, variable.shape)
-        variable.set_value(jax.numpy.asarray(np.ascontiguousarray(value)))
-    assert not parameters, f"not filled: {sorted(parameters)}"
-    return model
+    """The official network of this size with the recipe's weights: a file of the official format, converted."""
+    shapes, gains = manifest(size), names.blur_kernels(ModelConfig(image_size=size))
+    blur = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+    states = {
+        domain: {
+            name: gains[name] * blur if name in gains else recipe.values(name, shape, SALTS[domain])
+            for name, shape in shapes.items()
+        }
+        for domain in domains
+    }
+    return convert({KINDS["cross-domain" if len(domains) > 1 else "in-domain"][d]: states[d] for d in domains}).model

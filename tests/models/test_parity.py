@@ -14,6 +14,7 @@ from flax import nnx
 
 from tests.models import reference
 from toontalker_jax.convert import names
+from toontalker_jax.convert.convert import flat_parameters
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.motion import absolute, relative
 from toontalker_jax.models.toontalker import ToonTalker
@@ -90,7 +91,7 @@ def test_gradient_norms_equal_the_reference():
     def loss(state):
         return (nnx.merge(graph, state)(source, driving, "real").image * weight).mean()
 
-    gradient = reference.flat_parameters(nnx.merge(graph, jax.jit(jax.grad(loss))(state)))
+    gradient = flat_parameters(nnx.merge(graph, jax.jit(jax.grad(loss))(state)))
     squares: dict[str, float] = {}
     for _, entry in reference.entries(model.config, ("real",)):
         norm2 = float(jnp.square(gradient.pop(entry.path)[...]).sum())

@@ -17,8 +17,8 @@ from toontalker_jax.checkpoints import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"width": 16, "motion_slots": 2, "heads": 2, "channel_base": 512, "channel_cap": 16}
-# Its layer norms blow up the small differences of similar frames, and the rounding in them, a hundredfold.
-TINY["difference_init"] = False
+# Not the recipes' start: its layer norms blow up small differences of frames, and the rounding in them, a hundredfold.
+TINY |= {"difference_init": False}
 # Adam's first steps turn gradients that are all rounding into whole steps: the rate keeps these small.
 SLOW = {"optimizer.learning_rate": 1e-5, "optimizer.warmup_steps": 1, "optimizer.decay": "none"}
 SHORT = SLOW | {"batch_size": 8, "log_every": 1}

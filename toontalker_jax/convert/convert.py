@@ -32,6 +32,11 @@ class Converted(NamedTuple):
     ledger: dict[str, list[str]]  # "used", "constant", "never_read": tensors; "ignored": other top-level keys
 
 
+def flat_parameters(model: ToonTalker) -> dict[str, nnx.Variable]:
+    """{"/"-joined path, as in `names`: the model's own variable}."""
+    return {"/".join(map(str, path)): value for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+
+
 def convert(tree: Any) -> Converted:
     """The network of an official checkpoint. Tensors are read one at a time, and become float32.
 
@@ -42,7 +47,7 @@ def convert(tree: Any) -> Converted:
     kind, states = _recognise(tree)
     config = _one_config(states)
     model = nnx.eval_shape(lambda: ToonTalker(config, tuple(states), rngs=nnx.Rngs(0)))
-    variables = {"/".join(map(str, path)): v for path, v in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    variables = flat_parameters(model)
     ledger: dict[str, list[str]] = {"used": [], "constant": [], "never_read": []}
     faults: list[str] = []
     for domain, state in states.items():
@@ -77,7 +82,7 @@ def export(model: ToonTalker) -> dict[str, dict[str, np.ndarray]]:
         raise ValueError(f"the network has the domains {domains}; the official files need the real one.")
     _check_exportable(model.config)
     kind = "cross-domain" if "cartoon" in domains else "in-domain"
-    variables = {"/".join(map(str, path)): v for path, v in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    variables = flat_parameters(model)
     tree = {}
     for domain, key in KINDS[kind].items():
         packed: dict[str, dict[int, np.ndarray]] = {}

@@ -36,7 +36,7 @@ def grid_sample(features: jax.Array, grid: jax.Array, *, align_corners: bool) ->
       align_corners: True puts -1 and 1 on the centres of the outermost pixels, False on their outer edges.
 
     Returns:
-      [N, h, w, C] in the dtype of `features`; positions and weights are float32.
+      [N, h, w, C] in the dtype of `features`; positions are float32.
     """
     height, width = features.shape[1:3]
     return _bilinear(
