@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.convert.test_safetensors_file import write
 from tests.golden import recipe
 from tests.models import reference
 from toontalker_jax.checkpoints import load_model, save_model
@@ -157,6 +158,15 @@ def test_the_scripts_there_and_back(models, tmp_path):
     assert len(notes["source"]["sha256"]) == 64 and notes["kind"] == "cross-domain"
     again = script("convert", f"--input={first}", f"--output={converted}")
     assert again.returncode == 1 and "exists already" in again.stderr and again.stderr.count("\n") == 1
+
+
+def test_the_script_takes_safetensors(models, tmp_path):
+    tree = export(models["cross-domain"])
+    named = {f"{key}.{name}": array for key, state in tree.items() for name, array in state.items()}
+    write(tmp_path / "file.safetensors", named)
+    done = script("convert", f"--input={tmp_path / 'file.safetensors'}", f"--output={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert_same(params(load_model(tmp_path / "out")), params(models["cross-domain"]))
 
 
 def test_a_bad_file_leaves_nothing_behind(tmp_path):
