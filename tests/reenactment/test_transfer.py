@@ -104,6 +104,49 @@ def test_the_first_frame_is_the_reference_unless_one_is_set(model, pictures):
     np.testing.assert_array_equal(by_default, np.stack(list(reenactor.frames(driving))))
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
+def test_motion_scale_multiplies_the_drivers_part(model, pictures, scale):
+    picture, reference, *driving = pictures.astype(np.float64) / 127.5 - 1
+    reenactor = Reenactor(model, "r2c", batch_size=2, motion_scale=scale)
+    output = reenactor.transfer(pictures[0], pictures[1], pictures[2:])
+    own = (W_SR["cartoon"] + W_RD["cartoon"]) * picture.mean()
+    for frame, result in zip(driving, output, strict=True):
+        moved = scale * W_RD["real"] * (frame.mean() - reference.mean())
+        image = GAIN["cartoon"] ** 2 * picture + own + moved
+        np.testing.assert_array_equal(result, np.round(np.clip((image + 1) * 127.5, 0, 255)))
+
+
+def test_codes_of_one_driver_move_any_source(model, pictures):
+    reenactor = Reenactor(model, "r2c", batch_size=2)
+    codes = list(reenactor.codes(pictures[2:]))  # needs no source
+    assert len(codes) == 5 and codes[0].shape == (1, 1) and codes[0].dtype == np.float32
+    for source in pictures[:2]:
+        reenactor.prepare(source)
+        direct = np.stack(list(reenactor.frames(pictures[2:])))
+        np.testing.assert_array_equal(np.stack(list(reenactor.render(codes))), direct)
+        reenactor.set_reference_code(codes[3])
+        by_code = np.stack(list(reenactor.render(codes)))
+        np.testing.assert_array_equal(by_code, reenactor.transfer(source, pictures[5], pictures[2:]))
+        assert (by_code != direct).any()
+
+
+def test_the_nearest_code_is_that_of_the_same_motion(model, pictures):
+    reenactor = Reenactor(model, "r2c", batch_size=2)
+    codes = list(reenactor.codes(pictures))
+    # The stand-in's codes are multiples of a picture's mean, another in each domain.
+    own = W_RD["cartoon"] * (pictures[4].mean() / 127.5 - 1)
+    wanted = int(np.argmin([abs(W_RD["real"] * (p.mean() / 127.5 - 1) - own) for p in pictures]))
+    with pytest.raises(RuntimeError, match="call prepare"):
+        reenactor.nearest(codes)
+    reenactor.prepare(pictures[4])
+    assert reenactor.nearest(iter(codes)) == wanted
+    same_domain = Reenactor(model, "r2r", batch_size=2)
+    same_domain.prepare(pictures[4])
+    assert same_domain.nearest(same_domain.codes(pictures)) == 4
+    with pytest.raises(ValueError, match="no frames"):
+        reenactor.nearest([])
+
+
 def test_frames_are_read_as_they_are_needed_and_compiled_once(model, pictures):
     read = 0
 
@@ -137,6 +180,8 @@ def test_what_does_not_fit_is_refused_at_once(model, pictures):
         Reenactor(model, "x2y")
     with pytest.raises(ValueError, match="motion = 'fast'"):
         Reenactor(model, motion="fast")
+    with pytest.raises(ValueError, match=r"motion_scale = 2.0 scales relative motion"):
+        Reenactor(model, motion="absolute", motion_scale=2.0)
     with pytest.raises(ValueError, match="batch_size = 0"):
         Reenactor(model, batch_size=0)
     reenactor = Reenactor(model)

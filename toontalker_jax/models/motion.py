@@ -23,9 +23,14 @@ def absolute(source_sr: jax.Array, driving_rd: jax.Array) -> jax.Array:
     return source_sr + driving_rd
 
 
-def relative(source: MotionCodes, reference_rd: jax.Array, driving_rd: jax.Array) -> jax.Array:
-    """w = (w_sr + w_rs) + (w_rd - w_r1) (eq. 5); `reference_rd` is w_r1, of the driving video's reference frame."""
-    return source.source_to_reference + source.reference_to_driving + (driving_rd - reference_rd)
+def relative(
+    source: MotionCodes, reference_rd: jax.Array, driving_rd: jax.Array, scale: jax.Array | float = 1.0
+) -> jax.Array:
+    """w = (w_sr + w_rs) + (w_rd - w_r1) (eq. 5); `reference_rd` is w_r1, of the driving video's reference frame.
+
+    `scale` multiplies the driver's part: 0 = the source as it is, 1 = the paper's, > 1 exaggerates.
+    """
+    return source.source_to_reference + source.reference_to_driving + scale * (driving_rd - reference_rd)
 
 
 class Linear(nnx.Module):

@@ -1,5 +1,6 @@
 """Motion transfer: the frames of a driver move a source picture (`reference.md`, motion; paper equations 3 and 5)."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from toontalker_jax.models import motion as motion_terms
-from toontalker_jax.models.toontalker import ToonTalker
+from toontalker_jax.models.toontalker import Source, ToonTalker
 
 # Driver domain and source domain of each kind: "r2c" = a real video drives a cartoon source, as in the official script.
 KINDS = {
@@ -42,17 +43,31 @@ class Reenactor:
         reenactor = Reenactor(model, "r2c")
         reenactor.prepare(source)
         for frame in reenactor.frames(driving_frames): ...
+
+    `frames` is `codes` (the driver's motion, which can be kept and used on any source) followed by `render`.
     """
 
-    def __init__(self, model: ToonTalker, kind: str = "r2c", motion: str = "relative", batch_size: int = 8):
+    def __init__(
+        self,
+        model: ToonTalker,
+        kind: str = "r2c",
+        motion: str = "relative",
+        batch_size: int = 8,
+        motion_scale: float = 1.0,
+    ):
         """kind: one of `KINDS`; motion: "relative" (to a reference frame of the driver, eq. 5) or "absolute" (eq. 3).
 
+        motion_scale multiplies the driver's motion, relative motion only: 1 = as the driver moves.
+
         Raises:
-          ValueError: an unknown kind or motion, a domain that the model lacks, a batch size below 1.
+          ValueError: an unknown kind or motion, a domain that the model lacks, a batch size below 1, a motion scale
+            with absolute motion.
         """
         check_kind(kind, model.domains)
         if motion not in MOTIONS:
             raise ValueError(f"motion = {motion!r}: must be one of {', '.join(MOTIONS)}.")
+        if motion == "absolute" and motion_scale != 1:
+            raise ValueError(f"motion_scale = {motion_scale} scales relative motion: absolute motion has none.")
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: must be at least 1.")
         self.motion, self.batch_size, self.image_size = motion, batch_size, model.config.image_size
@@ -73,7 +88,7 @@ class Reenactor:
         @jax.jit
         def decode(state, source, codes, w_r1, w_rd):
             if motion == "relative":
-                w = motion_terms.relative(codes, w_r1, w_rd)  # eq. 5
+                w = motion_terms.relative(codes, w_r1, w_rd, motion_scale)  # eq. 5
             else:
                 w = motion_terms.absolute(codes.source_to_reference, w_rd)  # eq. 3
             return _to_uint8(nnx.merge(graph, state).decode(source_domain, source, w).image)
@@ -89,11 +104,47 @@ class Reenactor:
     def set_reference(self, frame: np.ndarray) -> None:
         """The driver's frame, uint8 [S, S, 3], whose motion counts as the source's own pose (relative motion only).
 
-        Without it, `frames` takes the first frame it is given.
+        Without it, `frames` and `render` take the first frame they are given.
         """
-        self._check("reference", frame)
-        # A whole batch of it, so that nothing is compiled for a batch of one.
-        self._w_r1 = self._driving_codes(self._state, np.stack([frame] * self.batch_size))[:1]
+        self.set_reference_code(next(self.codes([frame])))
+
+    def set_reference_code(self, w_r1: np.ndarray) -> None:
+        """`set_reference` by the frame's code, float32 [K, d]."""
+        self._w_r1 = w_r1[None]
+
+    def nearest(self, codes: Iterable[np.ndarray]) -> int:
+        """The index of the code [K, d] that is nearest to the prepared source's own motion in the canonical space.
+
+        Raises:
+          RuntimeError: no source has been prepared.
+          ValueError: no codes.
+        """
+        w_rs = np.asarray(self._prepared()[1].reference_to_driving[0])
+        distances = [float(np.linalg.norm(code - w_rs)) for code in codes]
+        if not distances:
+            raise ValueError("no codes: the driver has no frames.")
+        return int(np.argmin(distances))
+
+    def codes(self, driving: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields the motion code w_rd of each frame, float32 [K, d]. Frames as for `frames`. Needs no source."""
+        batches = self._batches(map(self._checked, driving))
+        return _one_ahead((self._driving_codes(self._state, batch), count) for batch, count in batches)
+
+    def render(self, codes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields the source moved by each code, uint8 [S, S, 3], in order.
+
+        Raises:
+          RuntimeError: no source has been prepared.
+        """
+        source, w_r1 = self._prepared(), self._w_r1
+
+        def computed() -> Iterator[tuple[jax.Array, int]]:
+            nonlocal w_r1
+            for w_rd, count in self._batches(codes):
+                w_r1 = w_rd[:1] if w_r1 is None else w_r1
+                yield self._decode(self._state, *source, w_r1, w_rd), count
+
+        return _one_ahead(computed())
 
     def frames(self, driving: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yields one frame for each driving frame, uint8 [S, S, 3], in order.
@@ -102,19 +153,7 @@ class Reenactor:
           RuntimeError: no source has been prepared.
           ValueError: a frame that is not uint8 [S, S, 3].
         """
-        if self._source is None:
-            raise RuntimeError("no source yet: call prepare(source) first.")
-        w_r1 = self._w_r1
-        under_way = None  # one batch is computed while the one before it is handed out
-        for batch, count in self._batches(driving):
-            w_rd = self._driving_codes(self._state, batch)
-            w_r1 = w_rd[:1] if w_r1 is None else w_r1
-            computed = self._decode(self._state, *self._source, w_r1, w_rd)
-            if under_way is not None:
-                yield from np.asarray(under_way[0])[: under_way[1]]
-            under_way = computed, count
-        if under_way is not None:
-            yield from np.asarray(under_way[0])[: under_way[1]]
+        return self.render(self.codes(driving))
 
     def transfer(self, source: np.ndarray, reference: np.ndarray, driving: np.ndarray) -> np.ndarray:
         """One case at once: source and reference uint8 [S, S, 3], driving uint8 [F, S, S, 3] → uint8 [F, S, S, 3]."""
@@ -122,22 +161,36 @@ class Reenactor:
         self.set_reference(reference)
         return np.stack(list(self.frames(driving)))
 
-    def _batches(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
-        """Full batches [batch_size, S, S, 3] and how many of their frames count: the last is filled with its last."""
-        waiting: list[np.ndarray] = []
-        for frame in frames:
-            self._check("driving frame", frame)
-            waiting.append(frame)
-            if len(waiting) == self.batch_size:
-                yield np.stack(waiting), self.batch_size
-                waiting = []
-        if waiting:
+    def _batches(self, items: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+        """Full batches [batch_size, …] and how many of their items count: the last is filled with its last."""
+        items = iter(items)
+        while waiting := list(itertools.islice(items, self.batch_size)):
             yield np.stack(waiting + [waiting[-1]] * (self.batch_size - len(waiting))), len(waiting)
+
+    def _prepared(self) -> tuple[Source, motion_terms.MotionCodes]:
+        if self._source is None:
+            raise RuntimeError("no source yet: call prepare(source) first.")
+        return self._source
+
+    def _checked(self, frame: np.ndarray) -> np.ndarray:
+        self._check("driving frame", frame)
+        return frame
 
     def _check(self, name: str, picture: np.ndarray) -> None:
         shape = (self.image_size, self.image_size, 3)
         if picture.dtype != np.uint8 or picture.shape != shape:
             raise ValueError(f"{name} is {picture.dtype} {picture.shape}, the model takes uint8 {shape}: resize it.")
+
+
+def _one_ahead(batches: Iterable[tuple[jax.Array, int]]) -> Iterator[np.ndarray]:
+    """The items of the batches, on the host; one batch is computed while the one before it is handed out."""
+    under_way = None
+    for batch in batches:
+        if under_way is not None:
+            yield from np.asarray(under_way[0])[: under_way[1]]
+        under_way = batch
+    if under_way is not None:
+        yield from np.asarray(under_way[0])[: under_way[1]]
 
 
 def _to_float(pictures: jax.Array) -> jax.Array:
