@@ -1,14 +1,16 @@
-"""Reads and writes frames: videos, GIFs, folders of frames, single images. Frame rates stay exact fractions.
+"""Reads frames: of videos, GIFs, folders of frames, single images. Frame rates and times stay exact fractions.
 
-Frames are uint8 [H, W, 3] RGB, read and written one at a time, so that memory does not grow with the length.
+Frames are uint8 [H, W, 3] RGB, read one at a time, so that memory does not grow with the length.
 """
 
+import array
+import bisect
 import contextlib
 import dataclasses
+import itertools
+import math
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,11 +18,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data_pipelines import colour, transforms
+from data_pipelines import colour, comments, timing, transforms
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 STILL_FRAME_RATE = Fraction(25)  # Of a folder of frames or an image, which tell none.
-_GIF_MAX_RATE = 50  # A GIF counts hundredths of a second, and players slow a delay of 1 down to 10.
 
 
 class VideoError(ValueError):
@@ -33,10 +34,11 @@ class VideoInfo:
 
     Attributes:
       kind: "video" (GIFs included), "frames" (a folder of images) or "image".
-      frame_rate: frames per second, exact; the average if it varies (a GIF whose delays alternate); STILL_FRAME_RATE
-        for frames and images.
-      num_frames: None where only decoding to the end would tell.
+      frame_rate: frames per second, exact; the average if it varies; STILL_FRAME_RATE for frames and images.
+      num_frames: exact; None where only decoding to the end would tell.
       height, width: in pixels, upright (a rotation noted in the file is applied).
+      times: when each frame is shown, in seconds from the first one, exact; None where that is frame / frame_rate
+        within a tick of the file's clock (1/100 s in a GIF), or where the file does not tell.
     """
 
     kind: str
@@ -44,6 +46,31 @@ class VideoInfo:
     num_frames: int | None
     height: int
     width: int
+    times: tuple[Fraction, ...] | None = None
+
+    def time(self, frame: int) -> Fraction:
+        """When a frame is shown, in seconds from the first one; the frame after the last is the end."""
+        if self.times is None or frame == 0:
+            return frame / self.frame_rate
+        return self.times[frame] if frame < len(self.times) else self.times[-1] + 1 / self.frame_rate
+
+    def frame_from(self, seconds: Fraction) -> int:
+        """The number of the first frame that is shown at that time or later; of one past the end if there is none."""
+        if self.times is None:
+            return math.ceil(seconds * self.frame_rate)
+        return bisect.bisect_left(self.times, seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """The sound of a file between two times in seconds, counted from the file's first picture.
+
+    From 0 on it includes what comes before the first picture; an `end` of None is the end of the sound.
+    """
+
+    path: str | os.PathLike
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
 
 
 def frame_files(folder: str | os.PathLike) -> list[Path]:
@@ -62,11 +89,11 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     try:
         return transforms.decode(Path(path).read_bytes())
     except (OSError, ValueError) as error:
-        raise VideoError(f"{path}: {_reason(error)}") from None
+        raise VideoError(f"{path}: {reason(error)}") from None
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
-    """Says what a path holds, having decoded its first frame. Raises VideoError if there is none."""
+    """Says what a path holds: decodes its first frame and reads a video once through. Raises VideoError if not one."""
     path = Path(path)
     if not path.exists():
         raise VideoError(f"{path}: no such file or folder")
@@ -80,16 +107,46 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         height, width, _ = read_image(path).shape
         return VideoInfo("image", STILL_FRAME_RATE, 1, height, width)
     with _open_stream(path) as (container, stream):
-        count = stream.frames or None
-        rate = stream.average_rate or stream.guessed_rate
-        if container.format.name == "gif" and count and stream.duration:
-            rate = count / (stream.duration * stream.time_base)  # FFmpeg says the rate of the first delay.
+        told = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
+        if container.format.name == "gif" and stream.frames and stream.duration:
+            told = [stream.frames / (stream.duration * stream.time_base)]  # FFmpeg says the rate of the first delay.
+        tick = stream.time_base
         first = next(_decode(path, container, stream), None)
     if first is None:
         raise VideoError(f"{path}: not one frame could be decoded")
-    if not rate:
+    height, width, _ = _to_array(first).shape
+    stamps = _scan(path)
+    if stamps is None or first.pts is None or first.pts not in stamps:
+        if not told:
+            raise VideoError(f"{path}: the file tells no frame rate")
+        return VideoInfo("video", Fraction(told[0]), None, height, width)
+    stamps = stamps[stamps >= first.pts]  # What comes before cannot be decoded: the file was cut there.
+    rate = timing.steady_rate(stamps, tick, told)
+    if rate is not None:
+        return VideoInfo("video", rate, len(stamps), height, width)
+    if len(stamps) == 1:
         raise VideoError(f"{path}: the file tells no frame rate")
-    return VideoInfo("video", Fraction(rate), count, first.shape[0], first.shape[1])
+    # The mean tells of no exact rate, and encoders count its numerator and denominator in 32 bits.
+    rate = timing.mean_rate(stamps, tick).limit_denominator(100_000)
+    times = tuple(int(stamp) * tick for stamp in stamps - stamps[0])
+    return VideoInfo("video", rate, len(stamps), height, width, times)
+
+
+def _scan(path: Path) -> np.ndarray | None:
+    """When the frames of a video are shown, in ticks, int64 [N], increasing; None if its packets do not tell."""
+    stamps = array.array("q")
+    with _open_stream(path) as (container, stream):
+        try:
+            for packet in container.demux(stream):
+                if packet.size == 0 or packet.is_discard:  # the end; a frame that an edit list leaves out
+                    continue
+                if packet.pts is None:
+                    return None
+                stamps.append(packet.pts)
+        except av.FFmpegError:
+            return None
+    found = np.unique(np.array(stamps, np.int64))
+    return found if 0 < len(found) == len(stamps) else None
 
 
 def read_frames(path: str | os.PathLike) -> Iterator[np.ndarray]:
@@ -98,28 +155,110 @@ def read_frames(path: str | os.PathLike) -> Iterator[np.ndarray]:
     Raises:
       VideoError: at once if the path holds no frame; at the frame concerned if it is broken or of another size.
     """
+    return iter(Section(path))
+
+
+class Section:
+    """The wanted frames of a driver. Iterating yields them as `read_frames` does, each time from the first.
+
+    Frames before `start` are decoded and dropped, which is faster than showing them but not free.
+
+    Args:
+      path: a video, GIF, folder of frames or image; the latter two run at STILL_FRAME_RATE.
+      start, end: take the frames shown at [start, end) seconds from the first one; None is the end of the video. A
+        float is taken as it is written, 0.1 as 1/10; a Fraction is exact.
+      max_frames: take no more than so many, an int; None takes all.
+
+    Attributes:
+      path, info: of the whole file.
+      frame_rate, times, num_frames: as in VideoInfo, of the section; times count from its first frame.
+      interval: (first, last) seconds from the file's first frame that the section covers. `last` is None where it
+        runs to the end of the video: `Sound(path, *interval)` is the section's sound.
+
+    Raises:
+      VideoError: the path is no video, the arguments are no section, or no frame lies in it.
+    """
+
+    def __init__(self, path: str | os.PathLike, start: float = 0.0, end: float | None = None, max_frames=None):
+        start, end = _seconds("start", start), None if end is None else _seconds("end", end)
+        if end is not None and end <= start:
+            raise VideoError(f"end {float(end):g} s is not after start {float(start):g} s: use start < end")
+        if max_frames is not None and max_frames < 1:
+            raise VideoError(f"max_frames {max_frames}: use 1 or more")
+        self.path, self.info = Path(path), probe(path)
+        info = self.info
+        self._first = first = info.frame_from(start)
+        stops = [info.num_frames]
+        stops += [None if end is None else info.frame_from(end), None if max_frames is None else first + max_frames]
+        self._stop = stop = min((s for s in stops if s is not None), default=None)
+        self.frame_rate = info.frame_rate
+        self.num_frames = None if stop is None or info.num_frames is None else stop - first
+        if (stop is not None and stop <= first) or (info.num_frames is None and next(iter(self), None) is None):
+            length = "" if info.num_frames is None else f", which lasts {float(info.time(info.num_frames)):.3f} s"
+            until = "the end" if end is None else f"{float(end):g} s"
+            raise VideoError(f"{path}: no frame from {float(start):g} s to {until} in the video{length}")
+        self.times = None
+        if info.times is not None:
+            self.times = tuple(time - info.times[first] for time in info.times[first:stop])
+        self.interval = (info.time(first), end if stop == info.num_frames else info.time(stop))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._same_size(self._frames())
+
+    def _frames(self) -> Iterator[np.ndarray]:
+        if self.info.kind == "frames":
+            yield from map(read_image, frame_files(self.path)[self._first : self._stop])
+        elif self.info.kind == "image":
+            yield read_image(self.path)
+        else:
+            with _open_stream(self.path) as (container, stream):
+                frames = _decode(self.path, container, stream)
+                yield from map(_to_array, itertools.islice(frames, self._first, self._stop))
+
+    def _same_size(self, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        first = None
+        for number, frame in enumerate(frames, self._first):
+            first = frame.shape if first is None else first
+            if frame.shape != first:
+                sizes = f"{frame.shape[1]}×{frame.shape[0]}, the first is {first[1]}×{first[0]}"
+                raise VideoError(f"{self.path}: frame {number} is {sizes}: bring all frames to one size")
+            yield frame
+
+
+def _seconds(name: str, value: float) -> Fraction:
+    if not (math.isfinite(value) and value >= 0):
+        raise VideoError(f"{name} {value} s: use a number of seconds from 0 on")
+    return value if isinstance(value, Fraction) else Fraction(repr(float(value)))
+
+
+def first_time(path: str | os.PathLike) -> Fraction:
+    """When the first frame of a video is shown, by the file's own clock; 0 if that is not told. Raises VideoError."""
+    with _open_stream(Path(path)) as (container, stream):
+        first = next(_decode(path, container, stream), None)
+        return Fraction(0) if first is None or first.pts is None else first.pts * stream.time_base
+
+
+def has_sound(path: str | os.PathLike) -> bool:
+    """Whether a file has a sound track; False for folders and for what cannot be opened."""
+    try:
+        with av.open(str(path)) as container:
+            return bool(container.streams.audio)
+    except (av.FFmpegError, OSError, ValueError):
+        return False
+
+
+def comment(path: str | os.PathLike) -> str:
+    """The comment inside a video, GIF, PNG file or folder of them (of the first); "" if none. Raises VideoError."""
     path = Path(path)
-    return _same_size(path, _frames(path, probe(path)))
-
-
-def _frames(path: Path, info: VideoInfo) -> Iterator[np.ndarray]:
-    if info.kind == "frames":
-        yield from map(read_image, frame_files(path))
-    elif info.kind == "image":
-        yield read_image(path)
-    else:
-        with _open_stream(path) as (container, stream):
-            yield from _decode(path, container, stream)
-
-
-def _same_size(path: Path, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    first = None
-    for number, frame in enumerate(frames):
-        first = frame.shape if first is None else first
-        if frame.shape != first:
-            sizes = f"{frame.shape[1]}×{frame.shape[0]}, the first is {first[1]}×{first[0]}"
-            raise VideoError(f"{path}: frame {number} is {sizes}: bring all frames to one size")
-        yield frame
+    if path.is_dir():
+        path = next(iter(frame_files(path)), path)
+    try:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return comments.of_png(path.read_bytes())
+        with av.open(str(path)) as container:
+            return next((text for key, text in container.metadata.items() if key.lower() == "comment"), "")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{path}: {reason(error)}") from None
 
 
 @contextlib.contextmanager
@@ -127,7 +266,7 @@ def _open_stream(path: Path) -> Iterator[tuple[av.container.InputContainer, av.V
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: not a video that can be read ({_reason(error)})") from None
+        raise VideoError(f"{path}: not a video that can be read ({reason(error)})") from None
     with container:
         # A cover picture in a sound file counts as a video stream; text files pass as videos of a terminal.
         covers = av.stream.Disposition.attached_pic
@@ -138,183 +277,21 @@ def _open_stream(path: Path) -> Iterator[tuple[av.container.InputContainer, av.V
         yield container, streams[0]
 
 
-def _decode(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[np.ndarray]:
+def _decode(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
     count = 0
     try:
         for frame in container.decode(stream):
-            yield np.ascontiguousarray(np.rot90(colour.to_rgb(frame), round(frame.rotation / 90)))
+            yield frame
             count += 1
     except av.FFmpegError as error:
-        raise VideoError(f"{path}: broken after {count} frames ({_reason(error)})") from None
+        raise VideoError(f"{path}: broken after {count} frames ({reason(error)})") from None
 
 
-def _reason(error: Exception) -> str:
+def _to_array(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 [H, W, 3] RGB, upright."""
+    return np.ascontiguousarray(np.rot90(colour.to_rgb(frame), round(frame.rotation / 90)))
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
     return (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-
-
-@contextlib.contextmanager
-def open_writer(path: str | os.PathLike, frame_rate: Fraction | int) -> Iterator["_Writer"]:
-    """Opens a writer with `.write(frame)` for uint8 [H, W, 3] RGB frames, all of one size.
-
-    `path` ends in .mp4 (H.264, yuv420p, crf 17, tagged BT.709, limited range; even sides), in .gif (endless loop, a
-    palette a frame, delays rounded to 1/100 s, at most 50 frames/s), or in no suffix (a folder of 000000.png …, absent
-    or empty; the rate is lost). All is written under a temporary name beside `path` and moved there at the end, over
-    an older file; after an error nothing is left and the older file stays.
-
-    Raises:
-      VideoError: at once if `path` or the rate cannot be; later if a frame cannot be, or if none was written.
-    """
-    path, frame_rate = Path(path), Fraction(frame_rate)
-    kinds = {".mp4": _Mp4Writer, ".gif": _GifWriter, "": _FolderWriter}
-    writer_class = kinds.get(path.suffix.lower())
-    if writer_class is None:
-        raise VideoError(
-            f"{path}: cannot write {path.suffix} files: use .mp4, .gif or no suffix for a folder of PNG files"
-        )
-    if frame_rate <= 0 or (writer_class is _GifWriter and frame_rate > _GIF_MAX_RATE):
-        raise VideoError(
-            f"{path}: a frame rate of {frame_rate}: use more than 0 and, in a GIF, at most {_GIF_MAX_RATE}"
-        )
-    if path.suffix:
-        in_the_way = path.is_dir()
-    else:
-        in_the_way = path.is_file() or (path.is_dir() and any(path.iterdir()))
-    if in_the_way:
-        raise VideoError(f"{path}: something else is in the way: choose another path or delete it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be written ({_reason(error)})") from None
-    try:
-        unfinished = temporary / path.name
-        writer = writer_class(unfinished, frame_rate)
-        try:
-            yield writer
-            if writer.shape is None:
-                raise VideoError(f"{path}: no frame was written")
-            writer.finish()
-        finally:
-            writer.close()
-        os.replace(unfinished, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-class _Writer:
-    """What the writers share: frames are counted and checked. `shape` is that of the first frame, None before."""
-
-    def __init__(self, path: Path, frame_rate: Fraction):
-        self._path = path
-        self._rate = frame_rate
-        self.shape: tuple[int, int, int] | None = None
-        self.count = 0
-
-    def write(self, frame: np.ndarray) -> None:
-        """Appends a frame, uint8 [H, W, 3] RGB. Raises VideoError for another type, shape or size."""
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise VideoError(
-                f"{self._path.name}: frame {self.count} is {frame.dtype} {frame.shape}: use uint8 [H, W, 3]"
-            )
-        if self.shape is None:
-            self._start(*frame.shape[:2])
-            self.shape = frame.shape
-        if frame.shape != self.shape:
-            raise VideoError(f"{self._path.name}: frame {self.count} is {frame.shape}, the first was {self.shape}")
-        self._append(frame)
-        self.count += 1
-
-    def finish(self) -> None:
-        """Writes what is still held back."""
-
-    def close(self) -> None:
-        """Frees the file; called also after an error."""
-
-
-class _FolderWriter(_Writer):
-    def _start(self, height: int, width: int) -> None:
-        self._path.mkdir()
-
-    def _append(self, frame: np.ndarray) -> None:
-        (self._path / f"{self.count:06d}.png").write_bytes(transforms.encode_png(frame))
-
-
-class _StreamWriter(_Writer):
-    """A file with one video stream; the subclasses say which and turn RGB into its pixel format."""
-
-    _container = None
-
-    def _open(self, file_format: str, codec: str, height: int, width: int, **stream_settings) -> None:
-        self._container = av.open(str(self._path), "w", format=file_format)
-        self._stream = self._container.add_stream(codec, rate=self._rate)
-        for name, value in dict(height=height, width=width, **stream_settings).items():
-            setattr(self._stream, name, value)
-
-    def _frame(self, image: np.ndarray) -> av.VideoFrame:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame.pts, frame.time_base = self.count, 1 / self._rate
-        return frame
-
-    def finish(self) -> None:
-        self._container.mux(self._stream.encode(None))
-
-    def close(self) -> None:
-        if self._container is not None:
-            self._container.close()
-
-
-class _Mp4Writer(_StreamWriter):
-    def _start(self, height: int, width: int) -> None:
-        if height % 2 or width % 2:
-            raise VideoError(
-                f"{self._path.name}: an mp4 needs even sides, not {width}×{height}: pad the frames or use .gif"
-            )
-        self._open(
-            "mp4",
-            "libx264",
-            height,
-            width,
-            pix_fmt="yuv420p",
-            options={"crf": "17", "preset": "medium"},
-            **colour.BT709_TAGS,
-        )
-
-    def _append(self, frame: np.ndarray) -> None:
-        self._container.mux(self._stream.encode(colour.to_bt709(self._frame(frame))))
-
-
-class _GifWriter(_StreamWriter):
-    def _start(self, height: int, width: int) -> None:
-        self._open("gif", "gif", height, width, pix_fmt="pal8")
-        # A palette a frame: one for all would hold every frame in memory until the last is known.
-        self._graph = av.filter.Graph()
-        source = self._graph.add_buffer(
-            width=width, height=height, format=av.VideoFormat("rgb24"), time_base=1 / self._rate
-        )
-        split = self._graph.add("split")
-        palette = self._graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
-        use = self._graph.add("paletteuse", "new=1:dither=sierra2_4a")
-        sink = self._graph.add("buffersink")
-        source.link_to(split)
-        split.link_to(use, 0, 0)
-        split.link_to(palette, 1, 0)
-        palette.link_to(use, 0, 1)
-        use.link_to(sink)
-        self._graph.configure()
-
-    def _append(self, frame: np.ndarray) -> None:
-        self._graph.vpush(self._frame(frame))
-        self._drain()
-
-    def finish(self) -> None:
-        self._graph.vpush(None)
-        self._drain()
-        super().finish()
-
-    def _drain(self) -> None:
-        while True:
-            try:
-                frame = self._graph.vpull()
-            except (av.BlockingIOError, av.EOFError):
-                return
-            self._container.mux(self._stream.encode(frame))

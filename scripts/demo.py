@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags, logging
 
-from data_pipelines import puppets, transforms, video
+from data_pipelines import puppets, transforms, video_writer
 from toontalker_jax.checkpoints import load_model
 from toontalker_jax.evaluation.protocols import transfer_recovery
 from toontalker_jax.models.toontalker import ToonTalker
@@ -81,7 +81,7 @@ def reenact(model: ToonTalker, output: Path) -> tuple[dict[str, float], np.ndarr
 
         (case,) = puppets.transfer_cases(kind, "test", 1, 1, VIDEO_FRAMES, size, num_frames=VIDEO_FRAMES + 1)
         result = reenactor.transfer(case["source"], case["reference"], case["driving"])
-        with video.open_writer(output / f"{kind}.mp4", FRAME_RATE) as writer:
+        with video_writer.open_writer(output / f"{kind}.mp4", FRAME_RATE) as writer:
             for driving, frame, truth in zip(case["driving"], result, case["truth"], strict=True):
                 writer.write(enlarge(np.concatenate([case["source"], driving, frame, truth], axis=1), zoom=4))
         blocks.append(block(case["source"], case["driving"], result, case["truth"]))

@@ -13,7 +13,7 @@ import numpy as np
 import tqdm
 from absl import app, flags, logging
 
-from data_pipelines import transforms, video
+from data_pipelines import transforms, video, video_writer
 from toontalker_jax.checkpoints import load_model
 from toontalker_jax.reenactment.transfer import KINDS, MOTIONS, Reenactor
 
@@ -36,7 +36,7 @@ def fit(picture: np.ndarray, size: int) -> np.ndarray:
 
 def reenact(source: np.ndarray, driver: video.VideoInfo) -> str:
     """Writes the reenacted video; returns a line that says what was written."""
-    with video.open_writer(_SAVE.value, driver.frame_rate) as writer:
+    with video_writer.open_writer(_SAVE.value, driver.frame_rate) as writer:
         model = load_model(_CHECKPOINT.value)
         size = model.config.image_size
         reenactor = Reenactor(model, _TYPE.value, _MOTION.value, _BATCH_SIZE.value)

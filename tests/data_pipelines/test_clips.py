@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from data_pipelines import clips, puppets, transforms, video
+from data_pipelines import clips, puppets, transforms, video, video_writer
 from data_pipelines.builders import puppets as builder
 
 
@@ -19,7 +19,7 @@ def frame_of(clip, index, height=6, width=8):
 
 
 def write(path, count, clip=0, height=6, width=8):
-    with video.open_writer(path, 10) as writer:
+    with video_writer.open_writer(path, 10) as writer:
         for index in range(count):
             writer.write(frame_of(clip, index, height, width))
     return path

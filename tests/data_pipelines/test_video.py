@@ -1,39 +1,11 @@
 from fractions import Fraction
 
 import av
-import cv2
 import numpy as np
 import pytest
 
-from data_pipelines import transforms, video
-
-COLOURS = [
-    (255, 0, 0),
-    (0, 255, 0),
-    (0, 0, 255),
-    (255, 255, 0),
-    (255, 255, 255),
-    (0, 0, 0),
-    (128, 128, 128),
-    (201, 120, 90),
-    (20, 200, 180),
-]
-
-
-def flat(colour, height=48, width=64):
-    return np.full((height, width, 3), colour, np.uint8)
-
-
-def numbered(count, height=48, width=64):
-    """Grey frames, each of its own level."""
-    return [flat((10 * n,) * 3, height, width) for n in range(count)]
-
-
-def write(path, frames, rate=25):
-    with video.open_writer(path, rate) as writer:
-        for frame in frames:
-            writer.write(frame)
-    return path
+from data_pipelines import colour, transforms, video, video_writer
+from tests.data_pipelines.video_files import film, flat, numbered, trim, write
 
 
 def write_raw(path, planes, tags, height=48, width=64):
@@ -48,35 +20,6 @@ def write_raw(path, planes, tags, height=48, width=64):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
-
-
-@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(24000, 1001), Fraction(12, 5), 10, 60])
-def test_mp4_keeps_rate_count_order_and_size(tmp_path, rate):
-    path = write(tmp_path / "clip.mp4", numbered(13), rate)
-    assert video.probe(path) == video.VideoInfo("video", Fraction(rate), 13, 48, 64)
-    levels = [frame.mean() for frame in video.read_frames(path)]
-    np.testing.assert_allclose(levels, np.arange(13) * 10, atol=1.5)
-
-
-@pytest.mark.parametrize(("height", "width"), [(48, 64), (736, 720)])
-def test_mp4_does_not_shift_colours(tmp_path, height, width):
-    path = write(tmp_path / "clip.mp4", [flat(colour, height, width) for colour in COLOURS])
-    frames = list(video.read_frames(path))
-    assert len(frames) == len(COLOURS) and frames[0].shape == (height, width, 3) and frames[0].dtype == np.uint8
-    for frame, colour in zip(frames, COLOURS, strict=True):
-        # 8-bit limited range costs 1 level; BT.601 taken for BT.709 costs 15 and more, a wrong range 16.
-        assert np.abs(frame.astype(int) - colour).max() <= 2, colour
-
-
-def test_mp4_says_bt709_and_means_it(tmp_path):
-    with av.open(str(write(tmp_path / "clip.mp4", [flat((255, 0, 0))]))) as container:
-        frame = next(container.decode(video=0))
-    assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (1, 1, 1, 1)
-    # Red by BT.709 in the limited range, from the standard's Kr = 0.2126, Kb = 0.0722.
-    y, cb, cr = 16 + 219 * 0.2126, 128 - 112 * 0.2126 / (1 - 0.0722), 240
-    planes = np.split(frame.to_ndarray(), [48, 60])  # Y of 48 rows, then Cb and Cr of 12 rows' worth each
-    for plane, value in zip(planes, (y, cb, cr), strict=True):
-        np.testing.assert_allclose(plane, value, atol=1)
 
 
 @pytest.mark.parametrize(
@@ -112,39 +55,6 @@ def test_a_rotated_video_comes_upright(tmp_path):
     frame = next(video.read_frames(tmp_path / "phone.mp4"))
     # A quarter turn against the clock takes the left half to the bottom.
     assert frame[40:].min() > 200 and frame[:24].max() < 50
-
-
-def test_gif_loops_and_keeps_colours_and_time(tmp_path):
-    path = write(tmp_path / "clip.gif", [flat(colour) for colour in COLOURS], 10)
-    assert video.probe(path) == video.VideoInfo("video", Fraction(10), len(COLOURS), 48, 64)
-    for frame, colour in zip(video.read_frames(path), COLOURS, strict=True):
-        assert np.abs(frame.astype(int) - colour).max() <= 1
-    assert b"NETSCAPE2.0\x03\x01\x00\x00" in path.read_bytes()  # repeats without end
-
-
-def test_gif_delays_average_to_the_rate(tmp_path):
-    # Hundredths of a second: delays of 3 and 4 alternate. Read as its first delay the rate would be 33.
-    info = video.probe(write(tmp_path / "clip.gif", numbered(20), 30))
-    assert abs(info.frame_rate - 30) < 0.5
-
-
-def test_gif_shows_gradients(tmp_path):
-    ramp = np.linspace(0, 255, 64)[None, :, None].repeat(64, 0)
-    image = np.concatenate([ramp, ramp.transpose(1, 0, 2), 255 - ramp], axis=2).astype(np.uint8)
-    frame = next(video.read_frames(write(tmp_path / "clip.gif", [image])))
-    # 256 colours cannot hold the picture; dithered they do from a distance: 0.55 levels off, not dithered 0.75.
-    error = cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 2) - cv2.GaussianBlur(
-        image.astype(np.float32), (0, 0), 2
-    )
-    assert np.abs(error).mean() < 0.65
-
-
-def test_every_gif_frame_has_a_palette_of_its_own(tmp_path):
-    rng = np.random.default_rng(0)
-    frames = [rng.integers(0, 256, (12, 20, 3), dtype=np.uint8).repeat(2, 0).repeat(2, 1) for _ in range(6)]
-    got = list(video.read_frames(write(tmp_path / "clip.gif", frames)))
-    # 240 colours a frame: 0.01 levels off; with one palette for the six frames 13.
-    assert np.abs(np.array(got, int) - np.array(frames, int)).mean() < 0.1
 
 
 def test_folder_of_frames_is_lossless_and_in_natural_order(tmp_path):
@@ -212,44 +122,168 @@ def test_sound_alone_is_no_video(tmp_path):
         video.probe(tmp_path / "sound.mp4")
 
 
-@pytest.mark.parametrize("name", ["clip.mp4", "clip.gif", "clip"])
-def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, name):
-    path = tmp_path / name
-    if path.suffix:
-        path.write_text("older")
-    for frames in ([], numbered(3)):
-        with pytest.raises((RuntimeError, video.VideoError)), video.open_writer(path, 25) as writer:
-            for frame in frames:
-                writer.write(frame)
-            assert path.exists() == bool(path.suffix)  # not there before it is complete
-            if frames:
-                raise RuntimeError("in the middle")
-        assert [file.name for file in tmp_path.iterdir()] == ([name] if path.suffix else [])
-    if path.suffix:
-        assert path.read_text() == "older"
-    write(path, numbered(2))
-    assert len(list(video.read_frames(path))) == 2
-    assert [file.name for file in tmp_path.iterdir()] == [name]
+STEPS = [3000, 1500, 4500, 3003, 6000, 1501]  # of 1/90000 s
+
+
+def uneven(count):
+    return [sum(STEPS[n % len(STEPS)] for n in range(frame)) for frame in range(count)]
 
 
 @pytest.mark.parametrize(
-    ("name", "rate", "frames", "message"),
+    ("name", "codec"),
+    [("clip.mp4", "libx264"), ("clip.mkv", "libx264"), ("clip.webm", "libvpx-vp9"), ("clip.ts", "libx264")],
+)
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), 25])
+def test_rate_and_count_are_exact_whatever_the_clock(tmp_path, name, codec, rate):
+    path = film(tmp_path / name, 25, rate, codec)  # milliseconds in mkv and webm, a first stamp above 0 in ts
+    assert video.probe(path) == video.VideoInfo("video", Fraction(rate), 25, 48, 64)
+    assert len(list(video.read_frames(path))) == 25
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "tick"),
     [
-        ("clip.avi", 25, numbered(1), r"\.avi files: use \.mp4, \.gif"),
-        ("clip.mp4", 0, numbered(1), "frame rate of 0"),
-        ("clip.gif", 60, numbered(1), "frame rate of 60.* at most 50"),
-        ("clip.mp4", 25, [], "no frame was written"),
-        ("clip.mp4", 25, numbered(1, 48, 63), "even sides, not 63×48"),
-        ("clip.mp4", 25, numbered(1) + numbered(1, 64, 64), r"frame 1 is \(64, 64, 3\), the first was \(48, 64, 3\)"),
-        ("clip.mp4", 25, [np.zeros((48, 64, 3), np.float32)], "frame 0 is float32"),
-        ("clip.mp4", 25, [np.zeros((48, 64), np.uint8)], r"frame 0 is uint8 \(48, 64\)"),
-        ("used", 25, numbered(1), "in the way"),
-        ("used/file/clip.mp4", 25, numbered(1), "cannot be written"),
+        ("clip.mp4", "libx264", Fraction(1, 90000)),
+        ("clip.mkv", "libx264", Fraction(1, 1000)),
+        ("clip.webm", "libvpx-vp9", Fraction(1, 1000)),
     ],
 )
-def test_what_cannot_be_written_is_told(tmp_path, name, rate, frames, message):
-    (tmp_path / "used").mkdir()
-    (tmp_path / "used" / "file").touch()
+@pytest.mark.parametrize("offset", [0, 45])
+def test_a_varying_rate_keeps_the_times_of_all_frames(tmp_path, name, codec, tick, offset):
+    shown = [round(stamp / 90000 / tick) for stamp in uneven(20)]
+    path = film(tmp_path / name, 20, 30, codec, [stamp + offset for stamp in shown], tick)
+    info = video.probe(path)
+    assert info.times == tuple(stamp * tick for stamp in shown) and info.num_frames == 20
+    assert abs(info.frame_rate - 19 / info.times[-1]) < 1e-3
+
+
+def test_frames_that_an_edit_list_leaves_out_do_not_count(tmp_path):
+    path = film(tmp_path / "cut.mp4", 20, stamps=list(range(-6, 14)))
+    info = video.probe(path)
+    assert (info.num_frames, info.times, info.frame_rate) == (14, None, 25)
+    assert levels(video.read_frames(path)) == list(range(6, 20))
+    path = trim(film(tmp_path / "trimmed.mp4", 20), 400)
+    assert video.probe(path).num_frames == 10 and levels(video.read_frames(path)) == list(range(10))
+
+
+def test_frames_before_the_first_key_frame_do_not_count(tmp_path):
+    whole = film(tmp_path / "whole.mkv", 24, stamps=uneven(24), tick=Fraction(1, 90000), key_frames=12)
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "cut.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in [packet for packet in source.demux(video=0) if packet.size][5:]:
+            packet.stream = stream
+            target.mux(packet)
+    info = video.probe(tmp_path / "cut.mkv")
+    assert levels(video.read_frames(tmp_path / "cut.mkv")) == list(range(12, 24))
+    times = video.probe(whole).times
+    assert info.times == tuple(time - times[12] for time in times[12:]) and info.num_frames == 12
+
+
+def test_a_file_without_time_stamps_has_the_rate_it_tells(tmp_path):
+    path = film(tmp_path / "raw.h264", 10)
+    assert video.probe(path) == video.VideoInfo("video", Fraction(25), None, 48, 64)
+    assert video.Section(path).num_frames is None
+    assert levels(video.Section(path, 0.2, 0.32)) == [5, 6, 7]
+    with pytest.raises(video.VideoError, match="no frame from 0.4 s to the end"):
+        video.Section(path, 0.4)
+
+
+def test_a_gif_with_uneven_delays_keeps_its_times(tmp_path):
+    times = [Fraction(n, 100) for n in (0, 10, 14, 50, 60)]
+    with video_writer.open_writer(tmp_path / "clip.gif", 10, times=times) as writer:
+        for frame in numbered(5):
+            writer.write(frame)
+    info = video.probe(tmp_path / "clip.gif")
+    assert info.times == tuple(times) and info.num_frames == 5
+
+
+def levels(frames):
+    """Which frames of `numbered` these are."""
+    return [round(float(frame.mean()) / 10) for frame in frames]
+
+
+@pytest.fixture(scope="module")
+def drivers(tmp_path_factory):
+    """A driver of each kind with ten frames at 25 a second, and one whose rate varies."""
+    folder = tmp_path_factory.mktemp("drivers")
+    vary = film(folder / "vary.mp4", 10, 30, stamps=uneven(10), tick=Fraction(1, 90000))
+    made = {name: write(folder / name, numbered(10)) for name in ("clip.mp4", "clip.gif", "frames")}
+    return {**made, "vary.mp4": vary}
+
+
+@pytest.mark.parametrize("kind", ["clip.mp4", "clip.gif", "frames"])
+@pytest.mark.parametrize(
+    ("limits", "frames", "interval"),
+    [
+        ({}, range(10), (0, None)),
+        ({"start": 0.12}, range(3, 10), (Fraction(3, 25), None)),  # 0.12 as a float is above 3/25
+        ({"start": 0.121}, range(4, 10), (Fraction(4, 25), None)),
+        ({"end": 0.2}, range(5), (0, Fraction(5, 25))),
+        ({"end": 0.201}, range(6), (0, Fraction(6, 25))),
+        ({"start": Fraction(1, 25), "end": 7}, range(1, 10), (Fraction(1, 25), 7)),
+        ({"max_frames": 3}, range(3), (0, Fraction(3, 25))),
+        ({"max_frames": 10}, range(10), (0, None)),
+        ({"start": 0.1, "end": 0.3, "max_frames": 2}, range(3, 5), (Fraction(3, 25), Fraction(5, 25))),
+        ({"start": 0.1, "end": 0.2, "max_frames": 99}, range(3, 5), (Fraction(3, 25), Fraction(5, 25))),
+    ],
+)
+def test_a_section_is_what_is_shown_in_it(drivers, kind, limits, frames, interval):
+    section = video.Section(drivers[kind], **limits)
+    assert levels(section) == list(frames)
+    assert levels(section) == list(frames)  # from the first again
+    assert (section.num_frames, section.frame_rate, section.times) == (len(frames), 25, None)
+    assert section.interval == interval and section.path == drivers[kind]
+
+
+def test_a_section_of_a_varying_rate(drivers):
+    times = [Fraction(stamp, 90000) for stamp in uneven(10)]
+    section = video.Section(drivers["vary.mp4"], times[2], times[6])
+    assert levels(section) == [2, 3, 4, 5]
+    assert section.times == tuple(time - times[2] for time in times[2:6]) and section.num_frames == 4
+    assert section.interval == (times[2], times[6])
+    late = video.Section(drivers["vary.mp4"], times[7] + Fraction(1, 10**6), max_frames=5)
+    assert levels(late) == [8, 9] and late.interval == (times[8], None)
+    with pytest.raises(video.VideoError, match=r"no frame from 9 s to the end in the video, which lasts 0\.3\d\d s"):
+        video.Section(drivers["vary.mp4"], 9)
+
+
+def test_an_image_is_a_section_of_one_frame(drivers):
+    section = video.Section(drivers["frames"] / "000003.png", end=1)
+    assert levels(section) == [3] and section.num_frames == 1
+    with pytest.raises(video.VideoError, match="lasts 0.040 s"):
+        video.Section(drivers["frames"] / "000003.png", start=0.04)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"start": -1}, "start -1 s: use a number of seconds from 0 on"),
+        ({"start": float("nan")}, "start nan s"),
+        ({"end": float("inf")}, "end inf s"),
+        ({"start": 2, "end": 2.0}, "end 2 s is not after start 2 s: use start < end"),
+        ({"end": 0}, "end 0 s is not after start 0 s"),
+        ({"max_frames": 0}, "max_frames 0: use 1 or more"),
+        ({"start": 0.4}, r"no frame from 0\.4 s to the end in the video, which lasts 0\.400 s"),
+        ({"start": 0.37, "end": 0.39}, r"no frame from 0\.37 s to 0\.39 s in the video, which lasts 0\.400 s"),
+    ],
+)
+def test_a_section_without_frames_is_told_at_once(drivers, limits, message):
     with pytest.raises(video.VideoError, match=message):
-        write(tmp_path / name, frames, rate)
-    assert [file.name for file in tmp_path.iterdir()] == ["used"]
+        video.Section(drivers["clip.mp4"], **limits)
+
+
+def test_a_section_converts_no_frame_before_it_is_wanted(drivers, monkeypatch):
+    section = video.Section(drivers["clip.mp4"], start=0.2)
+    converted = []
+    to_rgb = colour.to_rgb
+    monkeypatch.setattr(colour, "to_rgb", lambda frame: converted.append(frame.pts) or to_rgb(frame))
+    frames = iter(section)
+    assert not converted
+    next(frames), next(frames)
+    assert len(converted) == 2  # neither the five before nor those to come
+
+
+def test_sound_is_noticed(tmp_path, drivers):
+    assert video.has_sound(film(tmp_path / "clip.mp4", 5, sound="aac"))
+    for silent in (drivers["clip.mp4"], drivers["clip.gif"], drivers["frames"], tmp_path / "nothing.mp4"):
+        assert not video.has_sound(silent)

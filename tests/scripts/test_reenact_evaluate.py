@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines import puppets, video
+from data_pipelines import puppets, video, video_writer
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.reenactment.transfer import Reenactor
 
@@ -42,7 +42,7 @@ def inputs(tmp_path_factory, tiny_model):
     real = puppets.sample_identity("real", "test", 0, 0)
     frames = [puppets.render(real, motion, 64) for motion in puppets.sample_motion("real", "test", 0, 0, 5)]
     for path in (folder / "driver.mp4", folder / "driver"):
-        with video.open_writer(path, Fraction(12)) as writer:
+        with video_writer.open_writer(path, Fraction(12)) as writer:
             for frame in frames:
                 writer.write(frame)
     return folder

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from data_pipelines import puppets, video
+from data_pipelines import puppets, video_writer
 from toontalker_jax.checkpoints import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     for domain in ("real", "cartoon"):
         who = puppets.sample_identity(domain, "train", 0, 0)
-        with video.open_writer(folder / domain, Fraction(12)) as writer:
+        with video_writer.open_writer(folder / domain, Fraction(12)) as writer:
             for motion in puppets.sample_motion(domain, "train", 0, 0, 16)[::4]:
                 writer.write(puppets.render(who, motion, 64))
     return folder

@@ -1,0 +1,343 @@
+import struct
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from data_pipelines import sound, video, video_writer
+from tests.data_pipelines.video_files import COLOURS, film, flat, numbered, packets, trim, write
+
+
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(24000, 1001), Fraction(12, 5), 10, 60])
+def test_mp4_keeps_rate_count_order_and_size(tmp_path, rate):
+    path = write(tmp_path / "clip.mp4", numbered(13), rate)
+    assert video.probe(path) == video.VideoInfo("video", Fraction(rate), 13, 48, 64)
+    levels = [frame.mean() for frame in video.read_frames(path)]
+    np.testing.assert_allclose(levels, np.arange(13) * 10, atol=1.5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (736, 720)])
+def test_mp4_does_not_shift_colours(tmp_path, height, width):
+    path = write(tmp_path / "clip.mp4", [flat(colour, height, width) for colour in COLOURS])
+    frames = list(video.read_frames(path))
+    assert len(frames) == len(COLOURS) and frames[0].shape == (height, width, 3) and frames[0].dtype == np.uint8
+    for frame, colour in zip(frames, COLOURS, strict=True):
+        # 8-bit limited range costs 1 level; BT.601 taken for BT.709 costs 15 and more, a wrong range 16.
+        assert np.abs(frame.astype(int) - colour).max() <= 2, colour
+
+
+def test_mp4_says_bt709_and_means_it(tmp_path):
+    with av.open(str(write(tmp_path / "clip.mp4", [flat((255, 0, 0))]))) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (1, 1, 1, 1)
+    # Red by BT.709 in the limited range, from the standard's Kr = 0.2126, Kb = 0.0722.
+    y, cb, cr = 16 + 219 * 0.2126, 128 - 112 * 0.2126 / (1 - 0.0722), 240
+    planes = np.split(frame.to_ndarray(), [48, 60])  # Y of 48 rows, then Cb and Cr of 12 rows' worth each
+    for plane, value in zip(planes, (y, cb, cr), strict=True):
+        np.testing.assert_allclose(plane, value, atol=1)
+
+
+def test_gif_loops_and_keeps_colours_and_time(tmp_path):
+    path = write(tmp_path / "clip.gif", [flat(colour) for colour in COLOURS], 10)
+    assert video.probe(path) == video.VideoInfo("video", Fraction(10), len(COLOURS), 48, 64)
+    for frame, colour in zip(video.read_frames(path), COLOURS, strict=True):
+        assert np.abs(frame.astype(int) - colour).max() <= 1
+    assert b"NETSCAPE2.0\x03\x01\x00\x00" in path.read_bytes()  # repeats without end
+
+
+def test_gif_delays_average_to_the_rate(tmp_path):
+    # Hundredths of a second: delays of 3 and 4 alternate. Read as its first delay the rate would be 33.
+    info = video.probe(write(tmp_path / "clip.gif", numbered(20), 30))
+    assert abs(info.frame_rate - 30) < 0.5
+
+
+def test_gif_shows_gradients(tmp_path):
+    ramp = np.linspace(0, 255, 64)[None, :, None].repeat(64, 0)
+    image = np.concatenate([ramp, ramp.transpose(1, 0, 2), 255 - ramp], axis=2).astype(np.uint8)
+    frame = next(video.read_frames(write(tmp_path / "clip.gif", [image])))
+    # 256 colours cannot hold the picture; dithered they do from a distance: 0.55 levels off, not dithered 0.75.
+    error = cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 2) - cv2.GaussianBlur(
+        image.astype(np.float32), (0, 0), 2
+    )
+    assert np.abs(error).mean() < 0.65
+
+
+def test_every_gif_frame_has_a_palette_of_its_own(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (12, 20, 3), dtype=np.uint8).repeat(2, 0).repeat(2, 1) for _ in range(6)]
+    got = list(video.read_frames(write(tmp_path / "clip.gif", frames)))
+    # 240 colours a frame: 0.01 levels off; with one palette for the six frames 13.
+    assert np.abs(np.array(got, int) - np.array(frames, int)).mean() < 0.1
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.gif", "clip"])
+def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, name):
+    path = tmp_path / name
+    if path.suffix:
+        path.write_text("older")
+    for frames in ([], numbered(3)):
+        with pytest.raises((RuntimeError, video.VideoError)), video_writer.open_writer(path, 25) as writer:
+            for frame in frames:
+                writer.write(frame)
+            assert path.exists() == bool(path.suffix)  # not there before it is complete
+            if frames:
+                raise RuntimeError("in the middle")
+        assert [file.name for file in tmp_path.iterdir()] == ([name] if path.suffix else [])
+    if path.suffix:
+        assert path.read_text() == "older"
+    write(path, numbered(2))
+    assert len(list(video.read_frames(path))) == 2
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "frames", "message"),
+    [
+        ("clip.avi", 25, numbered(1), r"\.avi files: use \.mp4, \.gif"),
+        ("clip.mp4", 0, numbered(1), "frame rate of 0"),
+        ("clip.gif", 60, numbered(1), "frame rate of 60.* at most 50"),
+        ("clip.mp4", 25, [], "no frame was written"),
+        ("clip.mp4", 25, numbered(1, 48, 63), "even sides, not 63×48"),
+        ("clip.mp4", 25, numbered(1) + numbered(1, 64, 64), r"frame 1 is \(64, 64, 3\), the first was \(48, 64, 3\)"),
+        ("clip.mp4", 25, [np.zeros((48, 64, 3), np.float32)], "frame 0 is float32"),
+        ("clip.mp4", 25, [np.zeros((48, 64), np.uint8)], r"frame 0 is uint8 \(48, 64\)"),
+        ("used", 25, numbered(1), "in the way"),
+        ("used/file/clip.mp4", 25, numbered(1), "cannot be written"),
+    ],
+)
+def test_what_cannot_be_written_is_told(tmp_path, name, rate, frames, message):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    with pytest.raises(video.VideoError, match=message):
+        write(tmp_path / name, frames, rate)
+    assert [file.name for file in tmp_path.iterdir()] == ["used"]
+
+
+def copy(driver, path, *limits, comment=""):
+    """The driver's section as it is, with its sound."""
+    section = video.Section(driver, *limits)
+    taken = video.Sound(section.path, *section.interval)
+    with video_writer.open_writer(
+        path, section.frame_rate, times=section.times, sound=taken, comment=comment
+    ) as writer:
+        for frame in section:
+            writer.write(frame)
+    return path
+
+
+def write_at(path, times, rate=10, count=None):
+    with video_writer.open_writer(path, rate, times=times) as writer:
+        for frame in numbered(len(times) if count is None else count):
+            writer.write(frame)
+    return path
+
+
+UNEVEN = [Fraction(n, 90000) for n in (0, 3000, 4500, 9001, 9002, 18000, 19501)]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        UNEVEN,
+        [Fraction(n, 1000) for n in (0, 33, 67, 101, 400, 401)],
+        [Fraction(n * 1001, 30000) for n in (0, 1, 2, 4, 5, 9)],
+        [Fraction(0), Fraction(1, 90000), Fraction(1, 48000), Fraction(1)],  # both clocks: 1/720000
+        [Fraction(0), Fraction(7200), Fraction(7201)],
+    ],
+)
+def test_mp4_keeps_times_exactly(tmp_path, times):
+    path = write_at(tmp_path / "clip.mp4", times)
+    assert [time for time, _ in packets(path, "video")] == times
+    assert video.probe(path).times == tuple(times)
+    data = path.read_bytes()  # FFmpeg does not tell what the file says of its duration: in the header of the movie
+    clock, duration = struct.unpack_from(">II", data, data.index(b"mvhd") + 16)
+    assert abs(Fraction(duration, clock) - times[-1] - Fraction(1, 10)) <= Fraction(1, clock)  # by the rate
+
+
+def test_times_without_a_common_clock_are_kept_to_a_microsecond(tmp_path):
+    times = [Fraction(n, 999983) for n in (0, 40000, 80000, 200001)]
+    for (time, _), wanted in zip(packets(write_at(tmp_path / "clip.mp4", times), "video"), times, strict=True):
+        assert abs(time - wanted) <= Fraction(1, 2_000_000)
+
+
+@pytest.mark.parametrize("driver", ["clip.mp4", "clip.mkv"])
+def test_a_varying_rate_goes_through_unchanged(tmp_path, driver):
+    tick = Fraction(1, 90000) if driver == "clip.mp4" else Fraction(1, 1000)
+    shown = [round(time / tick) for time in UNEVEN if time != UNEVEN[4]]
+    film(tmp_path / driver, len(shown), 30, stamps=shown, tick=tick)
+    copy(tmp_path / driver, tmp_path / "out.mp4")
+    assert video.probe(tmp_path / "out.mp4").times == video.probe(tmp_path / driver).times
+
+
+def test_gif_times_do_not_drift(tmp_path):
+    times = [n * Fraction(1001, 30000) + Fraction(n // 100, 2) for n in range(250)]
+    path = tmp_path / "clip.gif"
+    with video_writer.open_writer(path, 25, times=times) as writer:
+        for n in range(250):
+            writer.write(flat((n, n, n), 8, 8))
+    got = [time for time, _ in packets(path, "video")]
+    assert len(got) == 250 and max(abs(a - b) for a, b in zip(got, times, strict=True)) <= Fraction(1, 200)
+    with av.open(str(path)) as container:  # the last frame is shown for 1/25 s
+        assert container.streams.video[0].duration * Fraction(1, 100) == got[-1] + Fraction(1, 25)
+
+
+def test_gif_frames_too_fast_for_players_are_late_until_slower_ones_follow(tmp_path):
+    times = [Fraction(n, 100) for n in (0, 1, 2, 3, 20, 21, 40)]
+    got = [time * 100 for time, _ in packets(write_at(tmp_path / "clip.gif", times), "video")]
+    assert got == [0, 2, 4, 6, 20, 22, 40]
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.gif", "clip"])
+def test_more_frames_than_times_is_an_error(tmp_path, name):
+    with pytest.raises(video.VideoError, match="one frame more than the 3 times given"):
+        write_at(tmp_path / name, [Fraction(n, 10) for n in range(3)], count=4)
+    assert not list(tmp_path.iterdir())
+    write_at(tmp_path / name, [Fraction(n, 10) for n in range(3)], count=2)  # fewer are as well
+
+
+@pytest.mark.parametrize(("times", "message"), [((0, 2, 2), "frame 2 is shown at 2 s"), ((-1, 0), "count from 0")])
+def test_times_that_do_not_increase_are_told_at_once(tmp_path, times, message):
+    with pytest.raises(video.VideoError, match=message):
+        write_at(tmp_path / "clip.mp4", [Fraction(time) for time in times], count=0)
+
+
+DRIVERS = [
+    ("driver.mp4", "libx264", "aac", 0),
+    ("driver.mp4", "libx264", "libmp3lame", 0),
+    ("driver.mkv", "libx264", "aac", 0),
+    ("driver.mkv", "libx264", "flac", 0),
+    ("driver.mkv", "libx264", "alac", 0),  # its packets have no duration
+    ("driver.webm", "libvpx-vp9", "libopus", 0),
+    ("driver.mov", "libx264", "pcm_s16le", 0),
+    ("driver.mp4", "libx264", "aac", 0.5),  # the sound begins later than the pictures
+    ("driver.mp4", "libx264", "aac", -0.5),
+]
+
+
+def offset(path, count=None):
+    """From the first picture to each packet of sound, in seconds."""
+    first = packets(path, "video")[0][0]
+    return np.array([float(time - first) for time, _ in packets(path, "audio")][:count])
+
+
+@pytest.mark.parametrize(("name", "codec", "sound_codec", "start"), DRIVERS)
+@pytest.mark.parametrize("delay", [0, 10])
+def test_sound_is_copied_bit_for_bit_and_in_step(tmp_path, name, codec, sound_codec, start, delay):
+    stamps = list(range(delay, delay + 25))  # one second; the sound goes on for another
+    driver = film(tmp_path / name, 25, codec=codec, stamps=stamps, sound=sound_codec, start=start)
+    out = copy(driver, tmp_path / "out.mp4")
+    assert len(packets(driver, "audio")) > 15
+    assert [data for _, data in packets(out, "audio")] == [data for _, data in packets(driver, "audio")]
+    # Both clocks round: a millisecond in mkv and webm, a sample elsewhere.
+    np.testing.assert_allclose(offset(out), offset(driver), atol=1e-3 if name[-3:] in ("mkv", "ebm") else 3e-5)
+    assert video.probe(out) == video.probe(driver)
+    with av.open(str(out)) as container:
+        assert container.streams.audio[0].codec_context.name == sound_codec.removeprefix("lib").replace(
+            "mp3lame", "mp3float"
+        )
+        assert sum(frame.samples for frame in container.decode(audio=0)) > 20000
+
+
+@pytest.mark.parametrize("delay", [0, 10])
+@pytest.mark.parametrize("limits", [(0.4, 0.8), (0, 0.8), (0.4, None)])
+def test_the_sound_of_a_section_is_cut_to_it(tmp_path, limits, delay):
+    driver = film(tmp_path / "driver.mp4", 25, stamps=list(range(delay, delay + 25)), sound="aac")
+    out = copy(driver, tmp_path / "out.mp4", *limits)
+    start, end = limits
+    all_times, all_data = offset(driver), [data for _, data in packets(driver, "audio")]
+    duration = 1024 / 48000
+    kept = (all_times < (end or 99)) & ((all_times + duration > start + 1e-6) | (start == 0))
+    assert [data for _, data in packets(out, "audio")] == [d for d, k in zip(all_data, kept, strict=True) if k]
+    np.testing.assert_allclose(offset(out), all_times[kept] - start, atol=3e-5)
+    assert -duration <= offset(out)[0] <= 0 or delay
+    assert video.probe(out).num_frames == round(((end or 1) - start) * 25)
+
+
+def test_sound_that_an_edit_list_hides_stays_hidden(tmp_path):
+    driver = trim(film(tmp_path / "driver.mp4", 25, sound="aac"), 400)
+    out = packets(copy(driver, tmp_path / "out.mp4"), "audio")
+    assert video.probe(tmp_path / "out.mp4").num_frames == 10
+    # The packet across the end, too, and the run-in before 0.
+    assert 0.4 - 1024 / 48000 <= out[-1][0] < 0.4 and out[0][0] < 0
+    assert out == packets(driver, "audio")[: len(out)]
+
+
+@pytest.mark.parametrize("name", ["out.gif", "out"])
+def test_gifs_and_folders_have_no_sound(tmp_path, name):
+    driver = film(tmp_path / "driver.mkv", 5, sound="aac")
+    assert not video.has_sound(copy(driver, tmp_path / name))
+
+
+def test_a_driver_without_sound_gives_none(tmp_path):
+    for driver in (write(tmp_path / "clip.mp4", numbered(3)), write(tmp_path / "frames", numbered(3))):
+        assert not video.has_sound(copy(driver, tmp_path / "out.mp4"))
+
+
+def test_sound_that_no_mp4_holds_is_told_at_once(tmp_path):
+    driver = film(tmp_path / "driver.avi", 5, codec="mpeg4", sound="adpcm_ms")
+    message = "driver.avi: its sound is adpcm_ms, which an mp4 cannot hold: use --nosound"
+    with pytest.raises(video.VideoError, match=message):
+        with video_writer.open_writer(tmp_path / "out.mp4", 25, sound=video.Sound(driver)):
+            raise AssertionError("opened")
+    assert [file.name for file in tmp_path.iterdir()] == ["driver.avi"]
+    copy(driver, tmp_path / "out.gif")  # which needs none
+    with pytest.raises(video.VideoError, match="nothing.mp4: no such file"):
+        with video_writer.open_writer(tmp_path / "out.mp4", 25, sound=video.Sound(tmp_path / "nothing.mp4")):
+            raise AssertionError("opened")
+
+
+def test_sound_is_read_as_the_pictures_go_on(tmp_path, monkeypatch):
+    driver = film(tmp_path / "driver.mp4", 25, sound="aac", seconds=9)
+    taken = []
+    shifted = sound.SoundCopy._shifted
+
+    def watched(self, origin):
+        for packet in shifted(self, origin):
+            taken.append(packet.pts * packet.time_base)
+            yield packet
+
+    monkeypatch.setattr(sound.SoundCopy, "_shifted", watched)
+    with video_writer.open_writer(tmp_path / "out.mp4", 5, sound=video.Sound(driver)) as writer:
+        for number, frame in enumerate(numbered(20), 1):
+            writer.write(frame)
+            # The packet after the frame's end is at hand, and none beyond it.
+            assert abs(taken[-1] - Fraction(number, 5)) <= Fraction(1024, 48000)
+    assert taken[-1] > 8.9  # the sound goes to its end, the pictures to 4 s
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.gif", "out"])
+@pytest.mark.parametrize("text", ["synthetic; network é", "long " * 200])
+def test_the_comment_is_in_the_file(tmp_path, name, text):
+    path = tmp_path / name
+    with video_writer.open_writer(path, 10, comment=text) as writer:
+        for frame in numbered(3):
+            writer.write(frame)
+    assert video.comment(path) == text
+    assert video.probe(path).num_frames == 3 and video.probe(path).height == 48
+    np.testing.assert_allclose([frame.mean() for frame in video.read_frames(path)], [0, 10, 20], atol=1.5)
+    if path.is_dir():
+        for file in path.iterdir():
+            assert video.comment(file) == text
+            with PIL.Image.open(file) as picture:
+                picture.verify()  # the sums of the chunks
+                assert picture.info["Comment"] == text
+    if name == "out.gif":
+        with PIL.Image.open(path) as picture:
+            assert picture.info["comment"].decode() == text and picture.info["loop"] == 0 and picture.n_frames == 3
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.gif", "out"])
+def test_no_comment_is_none(tmp_path, name):
+    assert video.comment(write(tmp_path / name, numbered(2))) == ""
+
+
+def test_a_png_comment_has_latin_letters_only_and_a_missing_file_is_told(tmp_path):
+    with video_writer.open_writer(tmp_path / "out", 10, comment="网 é") as writer:
+        writer.write(flat((0, 0, 0)))
+    assert video.comment(tmp_path / "out") == "? é"
+    for nothing in ("nothing.mp4", "nothing.png"):
+        with pytest.raises(video.VideoError, match=nothing):
+            video.comment(tmp_path / nothing)
