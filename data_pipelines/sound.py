@@ -64,13 +64,12 @@ class SoundCopy:
         """The packets of the section, their time stamps in samples from its start; `origin` is the file's zero."""
         start, end = self._sound.start, self._sound.end
         tick = Fraction(1, self._stream.codec_context.sample_rate)
-        time, heard = None, False
+        time = None
         try:
             for packet in self._input.demux(self._stream):
                 stamp = packet.dts if packet.pts is None else packet.pts
-                if stamp is None or packet.size == 0 or (heard and packet.is_discard):
-                    continue  # the last: an edit list hides it, and in the copy it would be heard
-                heard = not packet.is_discard
+                if stamp is None or packet.size == 0:
+                    continue
                 before, time = time, stamp * packet.time_base - origin
                 duration = (packet.duration or 0) * packet.time_base
                 if not duration and before is not None:  # Players leave a last packet out that lasts no time.

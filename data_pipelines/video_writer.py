@@ -181,10 +181,10 @@ class _StreamWriter(_Writer):
         for name, value in stream_settings.items():
             setattr(self._stream, name, value)
 
-    def _frame(self, image: np.ndarray, start: int, stop: int) -> av.VideoFrame:
-        """A frame that is shown at the ticks [start, stop)."""
+    def _frame(self, image: np.ndarray, start: int) -> av.VideoFrame:
+        """A frame that is shown from the tick `start` on; the encoder lets the last one last 1 / rate."""
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame.pts, frame.duration, frame.time_base = start, stop - start, self._tick
+        frame.pts, frame.time_base = start, self._tick
         return frame
 
     def finish(self) -> None:
@@ -217,8 +217,8 @@ class _Mp4Writer(_StreamWriter):
         self._sound.start(self._container)
 
     def _append(self, frame: np.ndarray) -> None:
-        start, stop = (round(self._time(number) / self._tick) for number in (self.count, self.count + 1))
-        self._container.mux(self._stream.encode(colour.to_bt709(self._frame(frame, start, stop))))
+        start = round(self._time(self.count) / self._tick)
+        self._container.mux(self._stream.encode(colour.to_bt709(self._frame(frame, start))))
         self._sound.copy(until=self._time(self.count + 1))
 
     def finish(self) -> None:
@@ -261,7 +261,7 @@ class _GifWriter(_StreamWriter):
         # Two ticks at least (_GIF_MAX_RATE); frames that come faster are late until slower ones follow.
         start = max(self._next, round(self._time(self.count) / self._tick))
         self._next = start + 2
-        self._graph.vpush(self._frame(frame, start, self._next))
+        self._graph.vpush(self._frame(frame, start))
         self._drain()
 
     def finish(self) -> None:
