@@ -172,10 +172,10 @@ class _StreamWriter(_Writer):
 
     _container = None
 
-    def _open(self, file_format: str, codec: str, tick: Fraction, format_options: dict, **stream_settings) -> None:
-        """Opens the file, with FFmpeg's options for its format; frames are shown at whole ticks, in seconds."""
+    def _open(self, file_format: str, codec: str, tick: Fraction, **stream_settings) -> None:
+        """Opens the file; frames are shown at whole ticks, in seconds."""
         self._tick = tick
-        self._container = av.open(str(self._path), "w", format=file_format, options=format_options)
+        self._container = av.open(str(self._path), "w", format=file_format)
         self._stream = self._container.add_stream(codec, rate=self._rate)
         self._stream.codec_context.time_base = tick
         for name, value in stream_settings.items():
@@ -205,7 +205,6 @@ class _Mp4Writer(_StreamWriter):
             "mp4",
             "libx264",
             1 / self._rate if self._times is None else _common_tick(self._times),
-            {},
             height=height,
             width=width,
             pix_fmt="yuv420p",
@@ -240,9 +239,7 @@ class _GifWriter(_StreamWriter):
     def _start(self, height: int, width: int) -> None:
         tick = Fraction(1, 100)
         self._next = 0
-        # Else the last frame's delay is the one before.
-        options = {} if self._times is None else {"final_delay": str(max(2, round(1 / self._rate / tick)))}
-        self._open("gif", "gif", tick, options, height=height, width=width, pix_fmt="pal8")
+        self._open("gif", "gif", tick, height=height, width=width, pix_fmt="pal8")
         # A palette a frame: one for all would hold every frame in memory until the last is known.
         self._graph = av.filter.Graph()
         source = self._graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=tick)
