@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from data_pipelines import video_writer
+from data_pipelines import video, video_writer
 
 COLOURS = [
     (255, 0, 0),
@@ -85,4 +85,16 @@ def trim(path, milliseconds):
     for found in re.finditer(b"elst", bytes(data)):
         struct.pack_into(">I", data, found.end() + 8, milliseconds)  # after version, flags and number of edits
     path.write_bytes(data)
+    return path
+
+
+def copy(driver, path, *limits, comment=""):
+    """The driver's section as it is, with its sound."""
+    section = video.Section(driver, *limits)
+    taken = video.Sound(section.path, *section.interval)
+    with video_writer.open_writer(
+        path, section.frame_rate, times=section.times, sound=taken, comment=comment
+    ) as writer:
+        for frame in section:
+            writer.write(frame)
     return path
