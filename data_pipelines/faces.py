@@ -19,6 +19,7 @@ import numpy as np
 from data_pipelines import transforms
 
 # Takes fewer textures for faces than frontalface_default (1 to 5 in ten). Finds heads rolled by 10°, few by 20°.
+CROP_SCALE = 1.9  # Side of an automatic box over that of the face: hair, chin and the top of the shoulders.
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 _HAAR_SIDE, _HAAR_SMALLEST = 640, 16  # Longest side searched, and that side over the smallest face's.
 _YUNET_SIDE = 320  # YuNet is trained for faces of about 10 to 300 pixels, so this finds a close-up and a small face.
@@ -204,7 +205,12 @@ def _extend(tracks: list[_Track], boxes: list[Box], look: int) -> None:
 
 
 def steady_box(
-    found: Sequence[Box], height: int, width: int, scale: float = 1.9, name: str = "the frames", flag: str = "--crop"
+    found: Sequence[Box],
+    height: int,
+    width: int,
+    scale: float = CROP_SCALE,
+    name: str = "the frames",
+    flag: str = "--crop",
 ) -> Box:
     """One square box for a whole video of [height, width], from the face's boxes in some of its frames.
 

@@ -55,7 +55,8 @@ class VideoInfo:
         return self.times[frame] if frame < len(self.times) else self.times[-1] + 1 / self.frame_rate
 
     def frame_from(self, seconds: Fraction) -> int:
-        """The number of the first frame that is shown at that time or later; of one past the end if there is none."""
+        """The number of the first frame shown from a microsecond before that time on; one past the end if none is."""
+        seconds -= Fraction(1, 1_000_000)  # A time written in decimals may lie a little past the frame that it means.
         if self.times is None:
             return math.ceil(seconds * self.frame_rate)
         return bisect.bisect_left(self.times, seconds)
@@ -165,8 +166,8 @@ class Section:
 
     Args:
       path: a video, GIF, folder of frames or image; the latter two run at STILL_FRAME_RATE.
-      start, end: take the frames shown at [start, end) seconds from the first one; None is the end of the video. A
-        float is taken as it is written, 0.1 as 1/10; a Fraction is exact.
+      start, end: take the frames shown at [start, end) seconds from the first one, to a microsecond; None is the end
+        of the video.
       max_frames: take no more than so many, an int; None takes all.
 
     Attributes:

@@ -52,6 +52,24 @@ def open_writer(
       VideoError: at once if `path`, rate, times or sound cannot be; later if a frame cannot be, or if none was written.
     """
     path, frame_rate = Path(path), Fraction(frame_rate)
+    writer_class = check(path, frame_rate, times)
+    with SoundCopy(sound if writer_class is _Mp4Writer else None) as sound_copy, _moved_at_the_end(path) as unfinished:
+        writer = writer_class(unfinished, frame_rate, times, sound_copy, comment)
+        try:
+            yield writer
+            if writer.shape is None:
+                raise VideoError(f"{path}: no frame was written")
+            writer.finish()
+        finally:
+            writer.close()
+        writer.sign()
+
+
+def check(
+    path: str | os.PathLike, frame_rate: Fraction | int, times: Sequence[Fraction] | None = None
+) -> type["_Writer"]:
+    """What `open_writer` checks at once: raises VideoError if `path`, rate or times cannot be. Returns the writer."""
+    path = Path(path)
     kinds = {".mp4": _Mp4Writer, ".gif": _GifWriter, "": _FolderWriter}
     writer_class = kinds.get(path.suffix.lower())
     if writer_class is None:
@@ -65,16 +83,7 @@ def open_writer(
         in_the_way = path.is_file() or (path.is_dir() and any(path.iterdir()))
     if in_the_way:
         raise VideoError(f"{path}: something else is in the way: choose another path or delete it")
-    with SoundCopy(sound if writer_class is _Mp4Writer else None) as sound_copy, _moved_at_the_end(path) as unfinished:
-        writer = writer_class(unfinished, frame_rate, times, sound_copy, comment)
-        try:
-            yield writer
-            if writer.shape is None:
-                raise VideoError(f"{path}: no frame was written")
-            writer.finish()
-        finally:
-            writer.close()
-        writer.sign()
+    return writer_class
 
 
 def _check_times(path: Path, frame_rate: Fraction, times: Sequence[Fraction] | None, max_rate: int | None) -> None:

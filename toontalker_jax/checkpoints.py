@@ -76,10 +76,10 @@ def save_model(
     ocp.multihost.sync_global_processes("save_model")
 
 
-def load_model(path: epath.PathLike) -> ToonTalker:
+def load_model(path: epath.PathLike, dtype: str | None = None) -> ToonTalker:
     """The model of an inference checkpoint, or of the newest step of a training workdir (its EMA if it keeps one).
 
-    Parameters lie on the first local device.
+    Parameters lie on the first local device. `dtype` replaces the configuration's own: what the model computes in.
 
     Raises:
       FileNotFoundError: `path` is neither.
@@ -88,13 +88,13 @@ def load_model(path: epath.PathLike) -> ToonTalker:
     path = _absolute(path)
     if (path / "model.json").exists():
         description = json.loads((path / "model.json").read_text())
-        return _restore_model(path, description, path / "params", key=None)
+        return _restore_model(path, description, path / "params", None, dtype)
     if (path / "checkpoints").exists():
         with TrainCheckpoints(path, read_only=True) as checkpoints:
             step, description = checkpoints.describe_step()
             tree = checkpoints.tree(step)
         key = GENERATOR_EMA if tree.get(GENERATOR_EMA) else GENERATOR
-        return _restore_model(path, description["model"], path / "checkpoints" / str(step) / "state", key)
+        return _restore_model(path, description["model"], path / "checkpoints" / str(step) / "state", key, dtype)
     raise FileNotFoundError(f"{path} holds neither model.json (a checkpoint) nor checkpoints/ (a training workdir).")
 
 
@@ -217,9 +217,12 @@ def _stored_tree(directory: epath.Path) -> Mapping[str, Any]:
         return checkpointer.metadata(directory).item_metadata.tree
 
 
-def _restore_model(path: epath.Path, description: Mapping[str, Any], params: epath.Path, key: str | None) -> ToonTalker:
+def _restore_model(
+    path: epath.Path, description: Mapping[str, Any], params: epath.Path, key: str | None, dtype: str | None
+) -> ToonTalker:
     """Builds the described model and fills it from the Orbax folder `params`, from its top-level `key` if given."""
     config, domains = _read_description(path, description)
+    config = dataclasses.replace(config, dtype=dtype or config.dtype)
     # Nothing is computed for the parameters: only their shapes are needed.
     graph, abstract = nnx.split(nnx.eval_shape(lambda: ToonTalker(config, domains, rngs=nnx.Rngs(0))))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

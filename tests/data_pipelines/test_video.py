@@ -235,13 +235,21 @@ def test_a_section_is_what_is_shown_in_it(drivers, kind, limits, frames, interva
     assert section.interval == interval and section.path == drivers[kind]
 
 
+@pytest.mark.parametrize("frame", [1, 3, 7])
+def test_a_start_in_decimals_means_the_frame_beside_it(tmp_path, frame):
+    path = film(tmp_path / "clip.mp4", 9, Fraction(30000, 1001))
+    exact = frame * 1001 / 30000  # 3 gives 0.10010000000000001
+    for start in (exact, round(exact, 7), round(exact + 4e-7, 6)):
+        assert video.Section(path, start, max_frames=1).interval[0] == frame * Fraction(1001, 30000)
+
+
 def test_a_section_of_a_varying_rate(drivers):
     times = [Fraction(stamp, 90000) for stamp in uneven(10)]
     section = video.Section(drivers["vary.mp4"], times[2], times[6])
     assert levels(section) == [2, 3, 4, 5]
     assert section.times == tuple(time - times[2] for time in times[2:6]) and section.num_frames == 4
     assert section.interval == (times[2], times[6])
-    late = video.Section(drivers["vary.mp4"], times[7] + Fraction(1, 10**6), max_frames=5)
+    late = video.Section(drivers["vary.mp4"], times[7] + Fraction(1, 10**5), max_frames=5)
     assert levels(late) == [8, 9] and late.interval == (times[8], None)
     with pytest.raises(video.VideoError, match=r"no frame from 9 s to the end in the video, which lasts 0\.3\d\d s"):
         video.Section(drivers["vary.mp4"], 9)

@@ -1,0 +1,180 @@
+"""The options of scripts/reenact.py, used together where they go together: each call starts a Python of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_pipelines import puppets, transforms, video, video_writer
+from tests.data_pipelines.video_files import film, packets
+from toontalker_jax.checkpoints import load_model, save_model
+from toontalker_jax.reenactment.smoothing import smooth
+from toontalker_jax.reenactment.templates import load_template, network_hash
+from toontalker_jax.reenactment.transfer import Reenactor
+
+ROOT = Path(__file__).resolve().parents[2]
+RATE = Fraction(30000, 1001)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, inputs):
+    """`run(options…)`: reenact.py with the inputs' checkpoint, type r2r, two frames at once."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla"))}
+
+    def run(**options):
+        options = {"checkpoint": inputs / "model", "type": "r2r", "batch_size": 2} | options
+        command = [sys.executable, "-W", "error", "scripts/reenact.py"]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        return subprocess.run(command, cwd=ROOT, env=os.environ | cache, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, tiny_model):
+    """Two networks; pictures of 96×128 with a real puppet's face; a driver with sound at 30000/1001 frames/s."""
+    folder = tmp_path_factory.mktemp("inputs")
+    save_model(folder / "model", tiny_model())
+    save_model(folder / "other", tiny_model(seed=1))
+    (folder / "sources").mkdir()
+    for number in range(2):
+        identity = puppets.sample_identity("real", "test", 0, number + 1)  # that the detector finds at this size
+        picture = puppets.render(identity, puppets.sample_motion("real", "test", 0, number + 1, 1)[0], 128)[16:112]
+        cv2.imwrite(str(folder / "sources" / f"face{number}.png"), picture[..., ::-1])
+    film(folder / "driver.mp4", 8, RATE, sound="aac", seconds=1)
+    return folder
+
+
+def prepared(inputs, view, **options):
+    reenactor = Reenactor(load_model(inputs / "model"), "r2r", batch_size=2, **options)
+    reenactor.prepare(view)
+    return reenactor
+
+
+def central(picture):
+    return transforms.to_square(picture, 64)
+
+
+def written(done, path):
+    assert done.returncode == 0, done.stderr
+    return np.stack(list(video.read_frames(path)))
+
+
+def test_rate_sound_section_and_tag_are_the_drivers(run, inputs, tmp_path):
+    options = {"source_path": inputs / "sources/face0.png", "driving_path": inputs / "driver.mp4"}
+    done = run(**options, save_path=tmp_path / "whole.mp4")
+    assert len(written(done, tmp_path / "whole.mp4")) == 8
+    assert video.probe(tmp_path / "whole.mp4").frame_rate == RATE
+    assert packets(tmp_path / "whole.mp4", "audio") == packets(inputs / "driver.mp4", "audio")
+    tag = network_hash(load_model(inputs / "model"))[:16]
+    assert video.comment(tmp_path / "whole.mp4") == f"Synthetic: face reenactment by ToonTalker-JAX, network {tag}"
+
+    cut = {"start": 3 / float(RATE), "max_frames": 4, "sound": "false", "no_tag": "true"}
+    frames = written(run(**options, save_path=tmp_path / "cut", **cut), tmp_path / "cut")
+    driving = [central(frame) for frame in video.read_frames(inputs / "driver.mp4")]
+    reenactor = prepared(inputs, central(video.read_image(inputs / "sources/face0.png")))
+    np.testing.assert_array_equal(frames, np.stack(list(reenactor.frames(driving[3:7]))))
+    assert video.comment(tmp_path / "cut") == ""
+
+
+def test_the_result_goes_back_into_the_whole_picture(run, inputs, tmp_path):
+    options = {"source_path": inputs / "sources/face0.png", "driving_path": inputs / "driver.mp4", "max_frames": 2}
+    done = run(**options, save_path=tmp_path / "out", source_crop="30,10,70,64", paste_back="true", side_by_side="true")
+    frames, picture = written(done, tmp_path / "out"), video.read_image(inputs / "sources/face0.png")
+    assert frames.shape[1:] == (96, 128 + 96 + 128, 3)  # source | driver | result
+    np.testing.assert_array_equal(frames[0][:, :128], picture)
+    driving = [central(frame) for frame in video.read_frames(inputs / "driver.mp4")]
+    np.testing.assert_array_equal(frames[1][:, 128:224], transforms.resize(driving[1], 96, 96))
+    result, box = frames[1][:, 224:], (slice(10, 74), slice(33, 97))  # the central square of 30,10,70,64
+    outside = np.ones((96, 128), bool)
+    outside[box] = False
+    np.testing.assert_array_equal(result[outside], picture[outside])
+    expected = list(prepared(inputs, picture[box]).frames(driving))[1]
+    np.testing.assert_array_equal(result[box][20:44, 20:44], expected[20:44, 20:44])  # within the feathered edge
+
+
+def test_a_motion_template_replaces_the_driver(run, inputs, tmp_path):
+    options = {"save_path": tmp_path / "out", "reference_frame": 3, "motion_scale": 1.5, "smooth": 0.7}
+    source = inputs / "sources/face0.png"
+    motion = tmp_path / "motion.npz"
+    done = run(source_path=source, driving_path=inputs / "driver.mp4", save_motion=motion, **options)
+    frames = written(done, tmp_path / "out")
+    reenactor = prepared(inputs, central(video.read_image(source)), motion_scale=1.5)
+    codes = list(reenactor.codes(map(central, video.read_frames(inputs / "driver.mp4"))))
+    np.testing.assert_array_equal(load_template(motion).codes, np.stack(codes))
+    reenactor.set_reference_code(codes[3])
+    np.testing.assert_array_equal(frames, np.stack(list(reenactor.render(smooth(codes, 0.7)))))
+
+    shutil.rmtree(tmp_path / "out")
+    again = run(source_path=source, driving_path=motion, **options)
+    np.testing.assert_array_equal(frames, written(again, tmp_path / "out"))
+    refused = run(source_path=source, driving_path=motion, save_path=tmp_path / "no", checkpoint=inputs / "other")
+    assert refused.returncode == 1 and "made by network" in refused.stderr and not (tmp_path / "no").exists()
+
+
+def test_the_best_reference_is_the_frame_like_the_source(run, inputs, tmp_path):
+    driver = tmp_path / "driver"
+    with video_writer.open_writer(driver, 25) as writer:
+        for frame in video.read_frames(inputs / "driver.mp4"):
+            writer.write(central(frame))
+    view = central(video.read_image(inputs / "sources/face1.png"))
+    (driver / "000005.png").write_bytes(transforms.encode_png(view))  # the source's own motion, at frame 5
+    source = inputs / "sources/face1.png"
+    done = run(source_path=source, driving_path=driver, save_path=tmp_path / "out", reference_frame="best")
+    frames = written(done, tmp_path / "out")
+    assert "reference frame 5" in done.stdout
+    reenactor = prepared(inputs, view)
+    codes = list(reenactor.codes(video.read_frames(driver)))
+    reenactor.set_reference_code(codes[5])
+    np.testing.assert_array_equal(frames, np.stack(list(reenactor.render(codes))))
+
+
+def test_many_at_once_and_one_bad_file_stops_only_itself(run, inputs, tmp_path):
+    (tmp_path / "drivers").mkdir()
+    shutil.copy(inputs / "driver.mp4", tmp_path / "drivers/a.mp4")
+    (tmp_path / "drivers/broken.mp4").write_bytes(b"no video")
+    shutil.copy(inputs / "driver.mp4", tmp_path / "drivers/c.mp4")
+    pattern = tmp_path / "drivers/*.mp4"
+    options = {"max_frames": 2, "source_crop": "auto", "crop_scale": 1.6}
+    done = run(source_path=inputs / "sources", driving_path=pattern, save_path=tmp_path / "out", **options)
+    assert done.returncode == 1
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error:"))
+    assert "broken.mp4" in error and "1 failed" in done.stderr
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [f"face{source}--{driver}.mp4" for source in (0, 1) for driver in "ac"]
+    assert all(video.probe(tmp_path / "out" / name).num_frames == 2 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source_crop": "0,0,500,20"}, "box 0,0,500,20 reaches beyond the picture of 128×96"),
+        ({"driving_crop": "auto"}, "--driving_crop=none"),  # flat grey frames hold no face
+        ({"start": 5}, "no frame from 5 s"),
+        ({"reference_frame": 8}, "--reference_frame=8, but there are 8 frames"),
+        ({"reference_frame": "last"}, "a number from 0, or best"),
+        ({"reference_frame": 2, "motion": "absolute"}, "absolute motion has no reference"),
+        ({"motion_scale": 2, "motion": "absolute"}, "absolute motion has none"),
+        ({"smooth": -1}, "0 or more"),
+        ({"save_motion": "motion.npy"}, "must end in .npz"),
+        ({"source_path": "sources", "save_path": "out.mp4"}, "several results go into a folder"),
+        ({"driving_path": "*.webm"}, "no file fits the pattern"),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_is_one_line_and_writes_nothing(run, inputs, options, message):
+    paths = {"source_path": "sources/face0.png", "driving_path": "driver.mp4", "save_path": "out.mp4"}
+    options = paths | options
+    options |= {name: inputs / value for name, value in options.items() if name in (*paths, "save_motion")}
+    before = sorted(inputs.rglob("*"))
+    done = run(**options)
+    assert done.returncode == 1
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error:"))
+    assert message in error
+    assert sorted(inputs.rglob("*")) == before

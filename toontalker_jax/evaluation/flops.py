@@ -1,0 +1,33 @@
+"""How much arithmetic a function is: its matrix products and convolutions, counted from shapes."""
+
+import math
+from collections.abc import Callable
+
+import jax
+from jax.extend import core
+
+
+def count_flops(function: Callable, *arguments: object) -> int:
+    """2 · multiply-adds of every matrix product and convolution that `function(*arguments)` traces to.
+
+    Nothing is computed; arguments may be `jax.ShapeDtypeStruct`s. Element-wise work, sampling and norms are left out,
+    as is usual. A loop counts once for each iteration that its trace tells (`scan`), a `while` once.
+    """
+    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _of_jaxpr(jaxpr: core.Jaxpr) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        name, parameters = equation.primitive.name, equation.params
+        if name == "dot_general":
+            (contracted, _), _ = parameters["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[i] for i in contracted)
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            features_out = kernel[parameters["dimension_numbers"].rhs_spec[0]]
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * (math.prod(kernel) // features_out)
+        times = parameters.get("length", 1) if name == "scan" else 1
+        total += times * sum(map(_of_jaxpr, core.jaxprs_in_params(parameters)))
+    return total
