@@ -178,7 +178,7 @@ BENCHMARKS = {"reenact": measure_reenact}
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     if len(argv) != 2 or argv[1] not in BENCHMARKS:
         raise app.UsageError(f"name one benchmark out of {', '.join(BENCHMARKS)}, got {' '.join(argv[1:]) or 'none'}")
     try:

@@ -26,7 +26,7 @@ def sha256(path: Path) -> str:
 
 
 def main(_: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     source = Path(_INPUT.value)
     try:
         check_free(_OUTPUT.value)

@@ -101,7 +101,7 @@ def check_inputs(protocol: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     if len(argv) != 2 or argv[1] not in PROTOCOLS:
         raise app.UsageError(f"name one protocol out of {', '.join(PROTOCOLS)}, got {' '.join(argv[1:]) or 'none'}")
     try:

@@ -19,7 +19,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "The file to write; must not exist
 
 
 def main(_: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     try:
         check_free(_OUTPUT.value)
         tree = export(load_model(_CHECKPOINT.value))

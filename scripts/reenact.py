@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import tqdm
 from absl import app, flags, logging
@@ -55,6 +56,7 @@ _SAVE_MOTION = flags.DEFINE_string("save_motion", None, "Keep the driver's motio
 _NO_TAG = flags.DEFINE_bool("no_tag", False, "Do not say in the file that it is synthetic, and by which network.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Frames computed at once.", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16", "float16"], "Compute in this instead.")
+_CACHE = flags.DEFINE_string("cache", "~/.cache/toontalker-jax", "Keeps compiled programs; '' = compile each time.")
 
 COMMENT = "Synthetic: face reenactment by ToonTalker-JAX, network {}"
 
@@ -194,6 +196,8 @@ def run() -> list[str]:
             return None
 
     check_options()
+    if _CACHE.value and not jax.config.jax_compilation_cache_dir:  # set already by JAX_COMPILATION_CACHE_DIR
+        jax.config.update("jax_compilation_cache_dir", str(Path(_CACHE.value).expanduser()))
     source_paths, driver_paths, outputs = plan()
     how = {"fit": _FIT.value, "detector": _DETECTOR.value, "scale": _CROP_SCALE.value}
     source_crop = Cropping(crop=_SOURCE_CROP.value, flag="source_crop", **how)
@@ -220,7 +224,7 @@ def run() -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; quote a pattern: 'clips/*.mp4'")
     try:

@@ -74,6 +74,7 @@ class Reenactor:
         driver_domain, source_domain = KINDS[kind]
         graph, self._state = nnx.split(model)
         self._source = self._w_r1 = None
+        self._scale = np.float32(motion_scale)  # an argument: another scale is no other program
 
         @jax.jit
         def encode_source(state, picture):
@@ -86,9 +87,9 @@ class Reenactor:
             return nnx.merge(graph, state).motion_codes(driver_domain, _to_float(frames)).reference_to_driving
 
         @jax.jit
-        def decode(state, source, codes, w_r1, w_rd):
+        def decode(state, source, codes, w_r1, w_rd, scale):
             if motion == "relative":
-                w = motion_terms.relative(codes, w_r1, w_rd, motion_scale)  # eq. 5
+                w = motion_terms.relative(codes, w_r1, w_rd, scale)  # eq. 5
             else:
                 w = motion_terms.absolute(codes.source_to_reference, w_rd)  # eq. 3
             return _to_uint8(nnx.merge(graph, state).decode(source_domain, source, w).image)
@@ -142,7 +143,7 @@ class Reenactor:
             nonlocal w_r1
             for w_rd, count in self._batches(codes):
                 w_r1 = w_rd[:1] if w_r1 is None else w_r1
-                yield self._decode(self._state, *source, w_r1, w_rd), count
+                yield self._decode(self._state, *source, w_r1, w_rd, self._scale), count
 
         return _one_ahead(computed())
 
