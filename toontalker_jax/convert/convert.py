@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import nnx
 
@@ -72,6 +72,7 @@ def export(model: ToonTalker) -> dict[str, dict[str, np.ndarray]]:
     """The network as the official files have it: {"gen": …} for one domain, {"gen": …, "gen_real": …} for both.
 
     The cartoon network gets a copy of the shared query transformers, which the official code loads and never reads.
+    The arrays may be read-only views of the network's own memory.
 
     Raises:
       ValueError: a network that the official files cannot hold: with the cartoon domain alone, or with settings that
@@ -89,7 +90,10 @@ def export(model: ToonTalker) -> dict[str, dict[str, np.ndarray]]:
         for entry in names.domain_table(model.config, domain) + names.query_table():
             array = names.LAYOUTS[entry.layout][1](np.asarray(variables[entry.path][...]))
             packed.setdefault(entry.official, {})[entry.part or 0] = array
-        state = {name: np.concatenate([parts[i] for i in sorted(parts)]) for name, parts in packed.items()}
+        state = {
+            name: parts[0] if len(parts) == 1 else np.concatenate([parts[i] for i in sorted(parts)])
+            for name, parts in packed.items()
+        }
         kernels = names.blur_kernels(model.config).items()
         tree[key] = state | {name: (gain * _BLUR).astype(np.float32) for name, gain in kernels}
     return tree
@@ -184,12 +188,15 @@ def _fill(
     for entry in table:
         entries.setdefault(entry.official, []).append(entry)
     for name, parts in entries.items():
-        array = np.asarray(state[name]).astype(np.float32, copy=False)
-        if not np.isfinite(array).all():
+        official = np.asarray(state[name])
+        # Copies of our own, in our layout: on the CPU, JAX may take over an array's memory instead of copying it.
+        arrays = [np.array(names.read(entry, official), np.float32, order="C") for entry in parts]
+        del official
+        if not all(np.isfinite(array).all() for array in arrays):
             faults.append(f"{name} is not finite")
         for entry in parts:
-            # A copy of its own: on the CPU, JAX may otherwise keep the whole official tensor alive.
-            variables[entry.path].set_value(jnp.array(np.ascontiguousarray(names.read(entry, array)), copy=True))
+            # jnp.array would hold two further copies for a while, and the largest tensor is half of a network.
+            variables[entry.path].set_value(jax.device_put(arrays.pop(0)).block_until_ready())
     for name, gain in names.blur_kernels(config).items():
         if not np.allclose(np.asarray(state[name], np.float32), gain * _BLUR, rtol=1e-3, atol=0):
             faults.append(f"{name} is not {gain:g} · outer([1, 3, 3, 1]) / 64")
