@@ -7,7 +7,12 @@ evaluate.py take, with a conversion.json: the source, what became of each of its
 """
 
 import hashlib
+import sys
+import threading
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -25,8 +30,22 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def mute_writers() -> None:
+    """Keeps the threads of Orbax and TensorStore from printing pages of a failed write: `save_model` raises it too."""
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    for name in ("excepthook", "unraisablehook"):
+        hook = getattr(sys, name)
+
+        def main_thread_only(*error: Any, hook: Callable[..., None] = hook) -> None:
+            if threading.current_thread() is threading.main_thread():
+                hook(*error)
+
+        setattr(sys, name, main_thread_only)
+
+
 def main(_: list[str]) -> None:
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
+    logging.set_verbosity(logging.FATAL)  # Orbax tells of its every step, and pages of an error that it raises as well
+    mute_writers()
     source = Path(_INPUT.value)
     try:
         check_free(_OUTPUT.value)

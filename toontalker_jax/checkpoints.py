@@ -24,6 +24,7 @@ from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.toontalker import ToonTalker
 
 FORMAT = 1
+_DATA_FILE_BYTES = 64 << 20  # Orbax holds a data file in memory until it is this large; by itself it would hold 2 GB
 GENERATOR, GENERATOR_EMA = "generator", "generator_ema"  # top-level keys of a training state that `load_model` reads
 
 
@@ -60,20 +61,39 @@ def save_model(
 
     Raises:
       FileExistsError: `path` exists and `overwrite` is False.
+      OSError: writing failed, of a full disk for one; in one line, and nothing of it is left.
     """
     path = _absolute(path) if overwrite else check_free(path)
     partial = path.parent / (path.name + ".partial")
-    with ocp.StandardCheckpointer() as checkpointer:
-        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-        checkpointer.save(partial / "params", params, force=True)  # force: a killed run may have left one
-    if jax.process_index() == 0:
-        files = {"model.json": describe(model.config, tuple(model.domains))} | dict(notes or {})
-        for name, contents in files.items():
-            (partial / name).write_text(json.dumps(contents, indent=2) + "\n")
-        if path.exists():
-            path.rmtree()
-        partial.rename(path)
+    try:
+        _write_model(partial, model, notes or {})
+        if jax.process_index() == 0:
+            if path.exists():
+                path.rmtree()
+            partial.rename(path)
+    except BaseException as error:
+        if jax.process_index() == 0:
+            partial.rmtree(missing_ok=True)
+        if isinstance(error, (OSError, ValueError)):  # TensorStore's are ValueErrors, with a page of its settings
+            raise OSError(f"{path} could not be written, nothing of it is kept: {_shortened(error)}") from error
+        raise
     ocp.multihost.sync_global_processes("save_model")
+
+
+def _write_model(folder: epath.Path, model: ToonTalker, notes: Mapping[str, Any]) -> None:
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    save = ocp.args.PyTreeSave(params, ocdbt_target_data_file_size=_DATA_FILE_BYTES)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(folder / "params", save, force=True)  # force: a killed run may have left one
+    if jax.process_index() == 0:
+        files = {"model.json": describe(model.config, tuple(model.domains))} | dict(notes)
+        for name, contents in files.items():
+            (folder / name).write_text(json.dumps(contents, indent=2) + "\n")
+
+
+def _shortened(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + " …"
 
 
 def load_model(path: epath.PathLike, dtype: str | None = None) -> ToonTalker:

@@ -38,8 +38,10 @@ def write_torch_file(path: str | Path, tree: Any) -> None:
                 _add(archive, file, f"data/{index}", data.data)
             _add(archive, file, "version", b"3\n")
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(f"{path} could not be written, nothing of it is kept: {error}") from error
         raise
 
 
