@@ -1,6 +1,6 @@
-"""Writes tests/convert/fixtures/*.pt with torch. Needs torch ≥ 2.0 (written with 2.13.0, CPU); the tests do not.
+"""Writes tests/convert/fixtures/*.pt and *.pth with torch. Needs torch ≥ 2.0 (written with 2.13.0, CPU); tests do not.
 
-Run from the root of the repository: python tests/convert/make_fixtures.py
+Run from the root of the repository: PYTHONPATH=. python tests/convert/make_fixtures.py
 """
 
 import argparse
@@ -9,6 +9,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
+
+from tests.convert import official
 
 FIXTURES = Path(__file__).parent / "fixtures"
 # torchvision's vgg19 `features`: (index, in, out) of its convolutions
@@ -66,11 +68,51 @@ def vgg19() -> OrderedDict:
     return state
 
 
+def network(salt: str, dtype: torch.dtype = torch.float32) -> OrderedDict:
+    """The state dict of a module tree with the official names: parameters, and buffers for the blur kernels."""
+    root = torch.nn.Module()
+    for name, array in official.state(salt).items():
+        *path, leaf = name.split(".")
+        owner = root
+        for part in path:
+            if part not in owner._modules:
+                owner.add_module(part, torch.nn.Module())
+            owner = owner._modules[part]
+        if leaf == "kernel":
+            owner.register_buffer(leaf, torch.from_numpy(array))
+        else:
+            owner.register_parameter(leaf, torch.nn.Parameter(torch.from_numpy(array)))
+    return root.to(dtype).state_dict()
+
+
+def training_extras() -> dict:
+    """What a training file holds besides its networks: a discriminator, both optimizers after a step, the arguments."""
+    discriminator = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.Linear(2, 1))
+    with torch.no_grad():
+        for parameter in discriminator.parameters():
+            parameter.fill_(0.5)
+            parameter.grad = torch.ones_like(parameter)
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=5e-4, betas=(0.0, 0.99))
+    optimizer.step()
+    arguments = argparse.Namespace(size=64, iter=440000, lr=5e-4, type="c2r", device=torch.device("cuda", 0), ckpt=None)
+    return {
+        "dis": discriminator.state_dict(),
+        "g_optim": optimizer.state_dict(),
+        "d_optim": optimizer.state_dict(),
+        "args": arguments,
+    }
+
+
 def main() -> None:
     FIXTURES.mkdir(exist_ok=True)
     for name, value in (("tensors", tensors()), ("evil", {"gen": Evil()}), ("vgg19", vgg19())):
         torch.save(value, FIXTURES / f"{name}_zip.pt")
         torch.save(value, FIXTURES / f"{name}_legacy.pt", _use_new_zipfile_serialization=False)
+    extras = training_extras()
+    torch.save({"gen": network("gen"), "gen_real": network("gen_real")} | extras, FIXTURES / "cross_domain.pth")
+    torch.save({"gen": network("gen_real", torch.bfloat16)}, FIXTURES / "in_domain_bfloat16.pth")
+    in_domain = {"gen": network("gen_real")} | extras
+    torch.save(in_domain, FIXTURES / "in_domain_legacy.pth", _use_new_zipfile_serialization=False)
     torch.save({"a": torch.tensor([1, 65535]).to(torch.uint16)}, FIXTURES / "untyped_zip.pt")
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), FIXTURES / "script_zip.pt")
 
