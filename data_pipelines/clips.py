@@ -10,8 +10,6 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import transforms, video
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
-
 
 class ClipSource(Protocol):
     """Clips of one domain. Reading is thread-safe."""
@@ -207,7 +205,7 @@ def open_clips(
     if video.frame_files(path):
         return FolderClips([path], image_size, first, last)
     entries = sorted((e for e in path.iterdir() if not e.name.startswith(".")), key=lambda e: video.natural_key(e.name))
-    files = [entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file()]
+    files = [entry for entry in entries if entry.suffix.lower() in video.VIDEO_SUFFIXES and entry.is_file()]
     if files:
         return VideoClips(files, image_size, first, last)
     folders = [entry for entry in entries if entry.is_dir()]

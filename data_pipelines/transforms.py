@@ -11,7 +11,10 @@ def decode(data: bytes) -> np.ndarray:
       ValueError: the bytes are no image that OpenCV can read.
     """
     array = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(array, cv2.IMREAD_COLOR) if array.size else None
+    try:
+        image = cv2.imdecode(array, cv2.IMREAD_COLOR) if array.size else None
+    except cv2.error:  # as of a picture with more pixels than OpenCV takes
+        image = None
     if image is None:
         raise ValueError(f"not an image that can be decoded ({len(data)} bytes)")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -21,6 +21,7 @@ import numpy as np
 from data_pipelines import colour, comments, timing, transforms
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 STILL_FRAME_RATE = Fraction(25)  # Of a folder of frames or an image, which tell none.
 
 

@@ -60,15 +60,20 @@ def open_writer(
             if writer.shape is None:
                 raise VideoError(f"{path}: no frame was written")
             writer.finish()
+        except av.FFmpegError as error:
+            raise VideoError(f"{path}: could not be written ({reason(error)})") from None
         finally:
             writer.close()
         writer.sign()
 
 
 def check(
-    path: str | os.PathLike, frame_rate: Fraction | int, times: Sequence[Fraction] | None = None
+    path: str | os.PathLike,
+    frame_rate: Fraction | int,
+    times: Sequence[Fraction] | None = None,
+    sound: Sound | None = None,
 ) -> type["_Writer"]:
-    """What `open_writer` checks at once: raises VideoError if `path`, rate or times cannot be. Returns the writer."""
+    """Raises VideoError if path, rate, times or sound cannot be, as `open_writer` would. Returns the kind of writer."""
     path = Path(path)
     kinds = {".mp4": _Mp4Writer, ".gif": _GifWriter, "": _FolderWriter}
     writer_class = kinds.get(path.suffix.lower())
@@ -83,13 +88,18 @@ def check(
         in_the_way = path.is_file() or (path.is_dir() and any(path.iterdir()))
     if in_the_way:
         raise VideoError(f"{path}: something else is in the way: choose another path or delete it")
-    return writer_class
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise VideoError(f"{path}: cannot be written: {folder} is no folder that one may write to")
+    with SoundCopy(sound if writer_class is _Mp4Writer else None):
+        return writer_class
 
 
 def _check_times(path: Path, frame_rate: Fraction, times: Sequence[Fraction] | None, max_rate: int | None) -> None:
     if frame_rate <= 0 or (max_rate and frame_rate > max_rate):
         raise VideoError(
-            f"{path}: a frame rate of {frame_rate}: use more than 0 and, in a GIF, at most {_GIF_MAX_RATE}"
+            f"{path}: a frame rate of {float(frame_rate):g}: it must be above 0 and, in a GIF, at most"
+            f" {_GIF_MAX_RATE}: write an .mp4"
         )
     for number, (time, later) in enumerate(itertools.pairwise(times or ()), 1):
         if not 0 <= time <= later - _FINEST_TICK:

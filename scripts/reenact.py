@@ -8,38 +8,36 @@ pictures as source, a folder of videos as driver, or a quoted pattern ('clips/*.
 driver; OUT is then a folder of <source>--<driver>.mp4 files.
 """
 
-import contextlib
+import functools
+import glob
 import itertools
-import math
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import tqdm
 from absl import app, flags, logging
 
-from data_pipelines import faces, transforms, video, video_writer
-from scripts import reenact_inputs
-from scripts.reenact_inputs import Cropping, Driver, Source
-from toontalker_jax.checkpoints import load_model
-from toontalker_jax.reenactment.smoothing import smooth
-from toontalker_jax.reenactment.templates import MotionTemplate, check_template, network_hash, save_template
-from toontalker_jax.reenactment.transfer import KINDS, MOTIONS, Reenactor
+from data_pipelines import faces, video, video_writer
+from toontalker_jax.media import Driver, Options, Source, open_driver, open_source
+from toontalker_jax.reenactment.templates import TEMPLATE_SUFFIX, save_template
+from toontalker_jax.reenactment.transfer import KINDS, MOTIONS
+from toontalker_jax.video_reenactor import VideoReenactor
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder, or the workdir of a training.", required=True)
 _SOURCE = flags.DEFINE_string("source_path", None, "Picture to move; or a folder or pattern of them.", required=True)
 _DRIVING = flags.DEFINE_string("driving_path", None, "What to follow; or a folder or pattern.", required=True)
-_SAVE = flags.DEFINE_string("save_path", None, "Where to write: .mp4, .gif, or no suffix for a folder.", required=True)
+_SAVE = flags.DEFINE_string("save_path", None, "Where to write: .mp4, .gif, or no suffix for a folder.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "In place of --save_path: the folder of <source>--<driver>.mp4.")
+_SIZE = flags.DEFINE_integer("size", None, "The network's size in pixels, if it shall be checked.")
 _TYPE = flags.DEFINE_enum("type", "r2c", list(KINDS), "Driver 2 source: r2c lets a real video drive a cartoon.")
 _MOTION = flags.DEFINE_enum("motion", "relative", MOTIONS, "Relative to the driver's reference frame, or absolute.")
 _REFERENCE = flags.DEFINE_string(
     "reference_frame", "0", "Relative motion: the driver's frame that has the source's pose; 'best' = the nearest one."
 )
-_SCALE = flags.DEFINE_float("motion_scale", 1.0, "Factor on relative motion.", lower_bound=0)
+_SCALE = flags.DEFINE_float("motion_scale", 1.0, "Factor on relative motion.")
 _SMOOTH = flags.DEFINE_float("smooth", 0.0, "Standard deviation, in frames, of a Gaussian over the motion codes.")
 _SOURCE_CROP = flags.DEFINE_string("source_crop", "none", "none, auto (the face) or x,y,w,h in pixels.")
 _DRIVING_CROP = flags.DEFINE_string("driving_crop", "none", "The same for the driver: one box for all of its frames.")
@@ -54,135 +52,88 @@ _MAX_FRAMES = flags.DEFINE_integer("max_frames", None, "At most so many frames o
 _SOUND = flags.DEFINE_bool("sound", True, "Copy the driver's sound into an .mp4.")
 _SAVE_MOTION = flags.DEFINE_string("save_motion", None, "Keep the driver's motion in this .npz file.")
 _NO_TAG = flags.DEFINE_bool("no_tag", False, "Do not say in the file that it is synthetic, and by which network.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Frames computed at once.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Frames computed at once.")
 _DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16", "float16"], "Compute in this instead.")
 _CACHE = flags.DEFINE_string("cache", "~/.cache/toontalker-jax", "Keeps compiled programs; '' = compile each time.")
 
-COMMENT = "Synthetic: face reenactment by ToonTalker-JAX, network {}"
+Pair = tuple[Path, Path]  # paths of a source and a driver
 
 
-class Layout:
-    """What a frame of the output shows: the result alone, in the whole source picture, or beside source and driver."""
-
-    def __init__(self, source: Source, size: int, even: bool):
-        self._source, self._size, self._even = source, size, even
-        self._left = source.picture if _PASTE_BACK.value else source.view(size)
-        self.shape = (0, 0)  # height, width of the last frame
-
-    def __call__(self, result: np.ndarray, view: np.ndarray | None) -> np.ndarray:
-        """result and the driver's view, uint8 [S, S, 3] → uint8 [H, W, 3], even sides if an mp4 needs them."""
-        if _PASTE_BACK.value:
-            result = faces.paste_back(self._source.picture, self._source.box, result)
-        if _SIDE_BY_SIDE.value:
-            height = result.shape[0]
-            result = np.concatenate([self._left, transforms.resize(view, height, height), result], axis=1)
-        if self._even:
-            result = result[: result.shape[0] // 2 * 2, : result.shape[1] // 2 * 2]
-        self.shape = result.shape[:2]
-        return result
-
-
-class Session:
-    """One loaded network, and what the options ask of it."""
-
-    def __init__(self) -> None:
-        model = load_model(_CHECKPOINT.value, dtype=_DTYPE.value)
-        self._config, self._hash = model.config, network_hash(model)
-        self._reenactor = Reenactor(model, _TYPE.value, _MOTION.value, _BATCH_SIZE.value, _SCALE.value)
-
-    def codes(self, driver: Driver) -> np.ndarray:
-        """The motion of the whole driver, float32 [F, K, d]."""
-        config, domain = self._config, KINDS[_TYPE.value][0]
-        if driver.template:
-            check_template(driver.template, domain, self._hash, (config.motion_slots, config.width))
-            return driver.template.codes
-        codes = self._reenactor.codes(driver.views(config.image_size))
-        codes = np.stack(list(tqdm.tqdm(codes, "motion", driver.num_frames, unit="frame")))
-        if _SAVE_MOTION.value:
-            section = driver.section
-            template = MotionTemplate(codes, domain, self._hash, section.frame_rate, section.times)
-            save_template(_SAVE_MOTION.value, template)
-        return codes
-
-    def reenact(self, source: Source, driver: Driver, output: Path, codes: np.ndarray | None) -> str:
-        """Writes one result; returns a line that says what was written. `codes`: the driver's, None = as they come."""
-        size, count, start, first = self._config.image_size, 0, time.monotonic(), 0.0
-        self._reenactor.prepare(source.view(size))
-        views = driver.views(size) if driver.section else itertools.repeat(None)
-        if codes is None:
-            views, seen = itertools.tee(views) if _SIDE_BY_SIDE.value else (itertools.repeat(None), views)
-            codes = self._reenactor.codes(seen)
-        else:
-            self._set_reference(codes, driver.path)
-            views = views if _SIDE_BY_SIDE.value else itertools.repeat(None)
-        layout = Layout(source, size, even=output.suffix.lower() == ".mp4")
-        with open_output(output, driver, "" if _NO_TAG.value else COMMENT.format(self._hash[:16])) as writer:
-            rendered = tqdm.tqdm(
-                self._reenactor.render(smooth(codes, _SMOOTH.value)), output.name, driver.num_frames, unit="frame"
-            )
-            for result, view in zip(rendered, views, strict=False):
-                first = first or time.monotonic()
-                writer.write(layout(result, view))
-                count += 1
-        end = time.monotonic()
-        what = "{1}×{0}".format(*layout.shape) + f" at {float(driver.timing.frame_rate):g} frames/s"
-        speed = f", then {(count - 1) / (end - first):.1f} frames/s" if count > 1 else ""
-        when = f"in {end - start:.1f} s (the first after {first - start:.1f} s{speed})"
-        return f"{output}: {count} frames of {what} {when}"
-
-    def _set_reference(self, codes: np.ndarray, path: Path) -> None:
-        if _REFERENCE.value == "best":
-            number = self._reenactor.nearest(codes)
-            print(f"{path}: reference frame {number}")
-        else:
-            number = int(_REFERENCE.value)
-            if number >= len(codes):
-                raise ValueError(f"{path}: --reference_frame={number}, but there are {len(codes)} frames (from 0).")
-        self._reenactor.set_reference_code(codes[number])
+def options() -> Options:
+    number = _REFERENCE.value
+    return Options(
+        kind=_TYPE.value,
+        motion=_MOTION.value,
+        reference_frame=int(number) if number.isdecimal() else number,
+        motion_scale=_SCALE.value,
+        smooth=_SMOOTH.value,
+        source_crop=_SOURCE_CROP.value,
+        driving_crop=_DRIVING_CROP.value,
+        fit=_FIT.value,
+        detector=_DETECTOR.value,
+        crop_scale=_CROP_SCALE.value,
+        paste_back=_PASTE_BACK.value,
+        side_by_side=_SIDE_BY_SIDE.value,
+        start=_START.value,
+        end=_END.value,
+        max_frames=_MAX_FRAMES.value,
+        sound=_SOUND.value,
+        tag=not _NO_TAG.value,
+        batch_size=_BATCH_SIZE.value,
+    )
 
 
-def open_output(output: Path, driver: Driver, comment: str = "") -> contextlib.AbstractContextManager:
-    timing, section = driver.timing, driver.section
-    sound = video.Sound(section.path, *section.interval) if _SOUND.value and section else None
-    return video_writer.open_writer(output, timing.frame_rate, times=timing.times, sound=sound, comment=comment)
+def find(pattern: str, suffixes: Sequence[str]) -> tuple[list[Path], bool]:
+    """The inputs that a path, a folder or a glob names, in natural order, and whether it may name several.
+
+    A folder stands for its files with these suffixes; without any it is one input (a folder of frames).
+    """
+    path, found = Path(pattern), []
+    if path.is_dir():
+        found = [file for file in path.iterdir() if file.suffix.lower() in suffixes and not file.name.startswith(".")]
+        if found and suffixes != video.IMAGE_SUFFIXES and video.frame_files(path):
+            raise ValueError(f"{path}: holds videos and pictures: one driver or several? Name a pattern.")
+    elif not path.exists() and glob.has_magic(pattern):
+        found = list(map(Path, glob.glob(pattern, recursive=True)))
+        if not found:
+            raise FileNotFoundError(f"{pattern}: no file fits the pattern")
+    return (sorted(found, key=lambda path: video.natural_key(str(path))), True) if found else ([path], False)
 
 
-def check_options() -> None:
-    """Raises ValueError for options that do not go together, before anything is opened."""
-    if _REFERENCE.value != "best" and not _REFERENCE.value.isdecimal():
-        raise ValueError(f"--reference_frame={_REFERENCE.value}: a number from 0, or best.")
-    if _MOTION.value == "absolute" and _REFERENCE.value != "0":
-        raise ValueError("--reference_frame belongs to relative motion: absolute motion has no reference.")
-    if not math.isfinite(_SMOOTH.value) or _SMOOTH.value < 0:
-        raise ValueError(f"--smooth={_SMOOTH.value}: a number of frames, 0 or more.")
-    if _SAVE_MOTION.value and Path(_SAVE_MOTION.value).suffix != reenact_inputs.TEMPLATE_SUFFIX:
-        raise ValueError(f"--save_motion={_SAVE_MOTION.value}: must end in {reenact_inputs.TEMPLATE_SUFFIX}.")
-
-
-def plan() -> tuple[list[Path], list[Path], dict[tuple[Path, Path], Path]]:
-    """Sources, drivers and where each pair is written. Raises ValueError or OSError."""
-    sources, several_sources = reenact_inputs.find_sources(_SOURCE.value)
-    drivers, several_drivers = reenact_inputs.find_drivers(_DRIVING.value)
-    save, pairs = Path(_SAVE.value), list(itertools.product(sources, drivers))
-    if _SAVE_MOTION.value and len(drivers) > 1:
-        raise ValueError(f"--save_motion keeps the motion of one driver, {_DRIVING.value} names {len(drivers)}.")
-    if several_sources or several_drivers:
-        if save.suffix:
+def plan() -> tuple[list[Path], list[Path], dict[Pair, Path]]:
+    """Sources, drivers and where each pair is written."""
+    sources, several_sources = find(_SOURCE.value, video.IMAGE_SUFFIXES)
+    drivers, several_drivers = find(_DRIVING.value, (*video.VIDEO_SUFFIXES, TEMPLATE_SUFFIX))
+    if (_SAVE.value is None) == (_OUTPUT_DIR.value is None):
+        raise ValueError("say where to write: one of --save_path and --output_dir.")
+    pairs, save = list(itertools.product(sources, drivers)), Path(_SAVE.value or _OUTPUT_DIR.value)
+    outputs = {pairs[0]: save}
+    if several_sources or several_drivers or _OUTPUT_DIR.value:
+        if save.suffix and not save.is_dir():
             raise ValueError(f"{save}: several results go into a folder: name one without a suffix.")
-        outputs = {(s, d): save / f"{s.stem}--{d.stem}.mp4" for s, d in pairs}
-        if len(set(outputs.values())) < len(outputs):
-            raise ValueError("two sources or two drivers have the same name but for the suffix: rename one.")
-    else:
-        outputs = {pairs[0]: save}
+        outputs = {(source, driver): save / f"{source.stem}--{driver.stem}.mp4" for source, driver in pairs}
+        names = list(outputs.values())
+        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+            raise ValueError(f"{twice[0]}: would be written twice: two inputs have the same name but for the suffix.")
     inputs = {path.resolve() for path in (*sources, *drivers)}
-    for output in outputs.values():
+    for output in (*outputs.values(), *([Path(_SAVE_MOTION.value)] if _SAVE_MOTION.value else [])):
         if output.resolve() in inputs:
-            raise ValueError(f"{output}: would overwrite an input: choose another --save_path.")
+            raise ValueError(f"{output}: would overwrite an input: choose another --save_path or --save_motion.")
     return sources, drivers, outputs
+
+
+def check_save_motion(drivers: Sequence[Path]) -> None:
+    """Raises ValueError if the motion cannot be kept where --save_motion says."""
+    path = Path(_SAVE_MOTION.value)
+    if path.suffix != TEMPLATE_SUFFIX or path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError(f"--save_motion={path}: must end in {TEMPLATE_SUFFIX}, in a folder that exists.")
+    if len(drivers) > 1 or drivers[0].suffix == TEMPLATE_SUFFIX:
+        raise ValueError(f"--save_motion keeps the motion of one video, not of {_DRIVING.value}.")
 
 
 def run() -> list[str]:
     """Reenacts every pair. What fails for one of several is told, and the others go on. Returns what failed."""
+    asked, (source_paths, driver_paths, outputs) = options(), plan()
     failures: list[str] = []
 
     def attempt(function: Callable, *arguments: Any) -> Any:
@@ -195,31 +146,33 @@ def run() -> list[str]:
             print(f"error: {error}", file=sys.stderr)
             return None
 
-    check_options()
-    if _CACHE.value and not jax.config.jax_compilation_cache_dir:  # set already by JAX_COMPILATION_CACHE_DIR
-        jax.config.update("jax_compilation_cache_dir", str(Path(_CACHE.value).expanduser()))
-    source_paths, driver_paths, outputs = plan()
-    how = {"fit": _FIT.value, "detector": _DETECTOR.value, "scale": _CROP_SCALE.value}
-    source_crop = Cropping(crop=_SOURCE_CROP.value, flag="source_crop", **how)
-    driving_crop = Cropping(crop=_DRIVING_CROP.value, flag="driving_crop", **how)
-    section = (_START.value, _END.value, _MAX_FRAMES.value)
-    sources = [attempt(reenact_inputs.open_source, path, source_crop) for path in source_paths]
-    drivers = [attempt(reenact_inputs.open_driver, path, driving_crop, *section) for path in driver_paths]
-    pairs = [(source, driver) for driver in filter(None, drivers) for source in filter(None, sources)]
-    for source, driver in pairs:
-        attempt(video_writer.check, outputs[source.path, driver.path], driver.timing.frame_rate, driver.timing.times)
-    session = Session()
-    at_once = len(sources) > 1 or _REFERENCE.value != "0" or _SAVE_MOTION.value
-    for driver, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
-        codes = None
-        if at_once or driver.template:
-            codes = attempt(session.codes, driver)
-            if codes is None:
+    def output_fits(source: Source, driver: Driver) -> bool:
+        sound = driver.sound if asked.sound else None
+        video_writer.check(outputs[source.path, driver.path], driver.frame_rate, driver.times, sound)
+        return True
+
+    if _SAVE_MOTION.value:
+        check_save_motion(driver_paths)
+    sources = [source for path in source_paths if (source := attempt(open_source, path, asked))]
+    drivers = [driver for path in driver_paths if (driver := attempt(open_driver, path, asked))]
+    pairs = [pair for pair in itertools.product(drivers, sources) if attempt(output_fits, *reversed(pair))]
+    if not pairs:
+        return failures
+    progress = functools.partial(tqdm.tqdm, unit="frame")
+    reenactor = VideoReenactor(_CHECKPOINT.value, asked, dtype=_DTYPE.value, progress=progress)
+    if _SIZE.value not in (None, reenactor.config.image_size):
+        raise ValueError(f"--size={_SIZE.value}, but the network's is {reenactor.config.image_size}.")
+    for driver, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
+        motion = None
+        if len(sources) > 1 or _SAVE_MOTION.value or driver.template:
+            motion = attempt(reenactor.motion, driver)
+            if motion is None:
                 continue
-        for source, _ in group:
-            output = outputs[source.path, driver.path]
-            if line := attempt(session.reenact, source, driver, output, codes):
-                print(line)
+        if _SAVE_MOTION.value:
+            save_template(_SAVE_MOTION.value, motion)
+        for _, source in group:
+            if written := attempt(reenactor.write, source, driver, outputs[source.path, driver.path], motion):
+                print(written)
     return failures
 
 
@@ -227,6 +180,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; quote a pattern: 'clips/*.mp4'")
+    if _CACHE.value and not jax.config.jax_compilation_cache_dir:  # set already by JAX_COMPILATION_CACHE_DIR
+        jax.config.update("jax_compilation_cache_dir", str(Path(_CACHE.value).expanduser()))
     try:
         failures = run()
     except (ValueError, OSError) as error:

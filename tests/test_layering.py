@@ -14,6 +14,14 @@ ARROWS = {
     "toontalker_jax.models": ("toontalker_jax.ops",),
     "toontalker_jax.losses": ("toontalker_jax.models.perceptual",),
     "toontalker_jax.checkpoints": ("toontalker_jax.models",),
+    # Files and arrays in, files and frames out: what scripts and other people's programs call.
+    "toontalker_jax.media": ("toontalker_jax.reenactment", "data_pipelines"),
+    "toontalker_jax.video_reenactor": (
+        "toontalker_jax.media",
+        "toontalker_jax.checkpoints",
+        "toontalker_jax.reenactment",
+        "data_pipelines",
+    ),
     "toontalker_jax.training": (
         "toontalker_jax.models",
         "toontalker_jax.losses",

@@ -68,9 +68,11 @@ def save_model(
     try:
         _write_model(partial, model, notes or {})
         if jax.process_index() == 0:
+            older = path.parent / (path.name + ".older")
             if path.exists():
-                path.rmtree()
+                path.rename(older)
             partial.rename(path)
+            older.rmtree(missing_ok=True)
     except BaseException as error:
         if jax.process_index() == 0:
             partial.rmtree(missing_ok=True)

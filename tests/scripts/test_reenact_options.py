@@ -14,9 +14,11 @@ import pytest
 from data_pipelines import puppets, transforms, video, video_writer
 from tests.data_pipelines.video_files import film, packets
 from toontalker_jax.checkpoints import load_model, save_model
+from toontalker_jax.media import Options
 from toontalker_jax.reenactment.smoothing import smooth
 from toontalker_jax.reenactment.templates import load_template, network_hash
 from toontalker_jax.reenactment.transfer import Reenactor
+from toontalker_jax.video_reenactor import VideoReenactor
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = Fraction(30000, 1001)
@@ -108,8 +110,9 @@ def test_a_motion_template_replaces_the_driver(run, inputs, tmp_path):
     reenactor = prepared(inputs, central(video.read_image(source)), motion_scale=1.5)
     codes = list(reenactor.codes(map(central, video.read_frames(inputs / "driver.mp4"))))
     np.testing.assert_array_equal(load_template(motion).codes, np.stack(codes))
-    reenactor.set_reference_code(codes[3])
-    np.testing.assert_array_equal(frames, np.stack(list(reenactor.render(smooth(codes, 0.7)))))
+    smoothed = list(smooth(codes, 0.7))
+    reenactor.set_reference_code(smoothed[3])
+    np.testing.assert_array_equal(frames, np.stack(list(reenactor.render(smoothed))))
 
     shutil.rmtree(tmp_path / "out")
     again = run(source_path=source, driving_path=motion, **options)
@@ -139,16 +142,24 @@ def test_many_at_once_and_one_bad_file_stops_only_itself(run, inputs, tmp_path):
     (tmp_path / "drivers").mkdir()
     shutil.copy(inputs / "driver.mp4", tmp_path / "drivers/a.mp4")
     (tmp_path / "drivers/broken.mp4").write_bytes(b"no video")
-    shutil.copy(inputs / "driver.mp4", tmp_path / "drivers/c.mp4")
+    with video_writer.open_writer(tmp_path / "drivers/c.mp4", 10) as writer:
+        for frame in reversed(list(video.read_frames(inputs / "driver.mp4"))):
+            writer.write(frame)
     pattern = tmp_path / "drivers/*.mp4"
-    options = {"max_frames": 2, "source_crop": "auto", "crop_scale": 1.6}
-    done = run(source_path=inputs / "sources", driving_path=pattern, save_path=tmp_path / "out", **options)
+    asked = {"max_frames": 3, "source_crop": "auto", "crop_scale": 1.6, "smooth": 0.5}
+    done = run(source_path=inputs / "sources", driving_path=pattern, output_dir=tmp_path / "out", size=64, **asked)
     assert done.returncode == 1
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error:"))
     assert "broken.mp4" in error and "1 failed" in done.stderr
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [f"face{source}--{driver}.mp4" for source in (0, 1) for driver in "ac"]
-    assert all(video.probe(tmp_path / "out" / name).num_frames == 2 for name in names)
+    # The last pair, made after three others and from motion known as a whole, equals one made alone as it comes.
+    alone = VideoReenactor(inputs / "model", Options(kind="r2r", batch_size=2, **asked))
+    assert alone.write(inputs / "sources/face1.png", tmp_path / "drivers/c.mp4", tmp_path / "c.mp4").frames == 3
+    last = [np.stack(list(video.read_frames(path))) for path in (tmp_path / "out/face1--c.mp4", tmp_path / "c.mp4")]
+    np.testing.assert_array_equal(*last)
+    other = np.stack(list(video.read_frames(tmp_path / "out/face1--a.mp4")))
+    assert (other != last[0]).any()
 
 
 @pytest.mark.parametrize(
@@ -157,11 +168,14 @@ def test_many_at_once_and_one_bad_file_stops_only_itself(run, inputs, tmp_path):
         ({"source_crop": "0,0,500,20"}, "box 0,0,500,20 reaches beyond the picture of 128×96"),
         ({"driving_crop": "auto"}, "--driving_crop=none"),  # flat grey frames hold no face
         ({"start": 5}, "no frame from 5 s"),
-        ({"reference_frame": 8}, "--reference_frame=8, but there are 8 frames"),
-        ({"reference_frame": "last"}, "a number from 0, or best"),
-        ({"reference_frame": 2, "motion": "absolute"}, "absolute motion has no reference"),
-        ({"motion_scale": 2, "motion": "absolute"}, "absolute motion has none"),
-        ({"smooth": -1}, "0 or more"),
+        ({"reference_frame": 8}, "reference_frame = 8, but there are 8 frames"),
+        ({"reference_frame": "last"}, "must be a number from 0 on, or best"),
+        ({"reference_frame": 2, "motion": "absolute"}, "absolute motion has none"),
+        ({"smooth": -1}, "smooth = -1.0"),
+        ({"motion_scale": "nan"}, "motion_scale = nan"),
+        ({"detector": "none.xml"}, "none.xml"),
+        ({"source_crop": "face"}, "'face': not a box"),
+        ({"size": 256}, "--size=256, but the network's is 64"),
         ({"save_motion": "motion.npy"}, "must end in .npz"),
         ({"source_path": "sources", "save_path": "out.mp4"}, "several results go into a folder"),
         ({"driving_path": "*.webm"}, "no file fits the pattern"),

@@ -13,6 +13,7 @@ from flax import nnx
 from toontalker_jax.models.toontalker import ToonTalker
 
 FORMAT = 1
+TEMPLATE_SUFFIX = ".npz"
 
 
 class MotionTemplate(NamedTuple):
@@ -69,9 +70,12 @@ def load_template(path: epath.PathLike) -> MotionTemplate:
             raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
         if codes.dtype != np.float32 or codes.ndim != 3 or not len(codes) or not np.isfinite(codes).all():
             raise ValueError(f"its codes are {codes.dtype} {codes.shape}, or not finite")
-        times = None if about["times"] is None else tuple(map(Fraction, about["times"]))
-        return MotionTemplate(codes, about["domain"], about["network"], Fraction(about["frame_rate"]), times)
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        times, rate = about["times"], Fraction(about["frame_rate"])
+        if rate <= 0 or (times is not None and len(times) != len(codes)):
+            raise ValueError(f"its frame rate is {rate}, and it has {len(times or ())} times for {len(codes)} frames")
+        times = None if times is None else tuple(map(Fraction, times))
+        return MotionTemplate(codes, about["domain"], about["network"], rate, times)
+    except (ValueError, KeyError, TypeError, EOFError, ArithmeticError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a motion template ({error}): make one with --save_motion.") from None
 
 
