@@ -3,8 +3,8 @@
     python scripts/benchmark.py reenact --image_size 256 --type r2c --batch_size 1
 
 `reenact`: frames/s of the network alone (pictures in memory) and from file to file, against the machine's convolution
-rate, which is measured in between; the seconds of a whole reenact.py for one frame, compiling and with compiled programs
-kept, and its memory peak. Without --checkpoint the official network is filled with random numbers.
+rate, which is measured in between; the seconds of a whole reenact.py for one frame, compiling and with what that kept,
+and its memory peak. Without --checkpoint the official network is filled with random numbers.
 """
 
 import json
