@@ -1,10 +1,11 @@
-"""The embedded puppets at 64×64: both stages on two CPU cores, the recipe of the shipped network.
+"""The embedded puppets at 64×64: both stages on two CPU cores.
 
     python scripts/prepare_data.py puppets --output data/puppets --real_clips 1000 --cartoon_clips 250
     python scripts/train.py --config=configs/puppets.py:stage=1 --workdir=runs/puppets1
     python scripts/train.py --config=configs/puppets.py:stage=2 --workdir=runs/puppets2 --config.init=runs/puppets1
 
-Cost and result: pretrained/puppets/README.md. `--config.weights.analogy=0` is the ablation without the analogy loss.
+Cost and result, and the longer stage 2 of the shipped network: pretrained/puppets/README.md.
+`--config.weights.analogy=0` is the ablation without the analogy loss.
 """
 
 import ml_collections

@@ -162,6 +162,38 @@ def test_many_at_once_and_one_bad_file_stops_only_itself(run, inputs, tmp_path):
     assert (other != last[0]).any()
 
 
+def test_python_takes_arrays_and_keeps_the_motion(inputs, tmp_path):
+    picture = video.read_image(inputs / "sources/face0.png")
+    driving = list(video.read_frames(inputs / "driver.mp4"))
+    reenactor = VideoReenactor(inputs / "model", Options(kind="r2r", batch_size=2))
+    got = np.stack(list(reenactor.frames(picture, driving)))
+    expected = prepared(inputs, central(picture)).frames(map(central, driving))
+    np.testing.assert_array_equal(got, np.stack(list(expected)))
+    motion = reenactor.motion(inputs / "driver.mp4")
+    np.testing.assert_array_equal(got, np.stack(list(reenactor.frames(picture, driving, motion))))
+    written = reenactor.write(picture, driving, tmp_path / "out", motion)
+    assert (written.frames, written.height, written.width, written.frame_rate) == (8, 64, 64, 25)
+    np.testing.assert_array_equal(got, np.stack(list(video.read_frames(tmp_path / "out"))))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "x2y"},
+        {"motion": "fast"},
+        {"fit": "squash"},
+        {"crop_scale": 0.5},
+        {"batch_size": 0},
+        {"reference_frame": -1},
+        {"motion_scale": 2.0, "motion": "absolute"},
+    ],
+    ids=str,
+)
+def test_options_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Options(**wrong)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
