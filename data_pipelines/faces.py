@@ -18,8 +18,8 @@ import numpy as np
 
 from data_pipelines import transforms
 
-# Takes fewer textures for faces than frontalface_default (1 to 5 in ten). Finds heads rolled by 10°, few by 20°.
 CROP_SCALE = 1.9  # Side of an automatic box over that of the face: hair, chin and the top of the shoulders.
+# Takes fewer textures for faces than frontalface_default (1 to 5 in ten). Finds heads rolled by 10°, few by 20°.
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 _HAAR_SIDE, _HAAR_SMALLEST = 640, 16  # Longest side searched, and that side over the smallest face's.
 _YUNET_SIDE = 320  # YuNet is trained for faces of about 10 to 300 pixels, so this finds a close-up and a small face.

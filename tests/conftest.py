@@ -1,6 +1,9 @@
 """Settings that have to stand before the first import of JAX, and the small network that several tests share."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 # Tests run on the CPU unless somebody asks for another platform.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -42,3 +45,16 @@ def tiny_model():
         return nnx.merge(graph, jax.tree_util.tree_map_with_path(fill, state))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def run_script(tmp_path_factory):
+    """`run_script(name, arguments…)`: a script of ours in a Python of its own; a module's runs share compiled code."""
+    root, cache = Path(__file__).resolve().parents[1], str(tmp_path_factory.mktemp("xla"))
+
+    def run(name, *arguments):
+        command = [sys.executable, "-W", "error", f"scripts/{name}.py", *map(str, arguments)]
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+        return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+
+    return run

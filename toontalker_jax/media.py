@@ -1,9 +1,10 @@
 """Sources and drivers from files or arrays: opened, checked and cropped before a network is loaded."""
 
 import dataclasses
+import functools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import numpy as np
 from data_pipelines import faces, transforms, video
 from toontalker_jax.reenactment.templates import TEMPLATE_SUFFIX, MotionTemplate, load_template
 from toontalker_jax.reenactment.transfer import KINDS, MOTIONS
+
+_LOOKS = 120  # For the face in a driver, or up to twice as many: what a long video costs stays bounded.
+_detector = functools.lru_cache(faces.open_detector)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,7 @@ class Options:
             if crop not in ("none", "auto"):
                 faces.parse_box(crop)
         if self.detector or "auto" in (self.source_crop, self.driving_crop):
-            faces.open_detector(self.detector)
+            _detector(self.detector)
 
     @property
     def whole_motion(self) -> bool:
@@ -154,6 +158,9 @@ def open_driver(driver: str | os.PathLike | Sequence[np.ndarray], options: Optio
     """
     if not isinstance(driver, (str, os.PathLike)):
         path, frames = Path("driver"), driver
+        _check_whole(path, options)
+        if not len(frames):
+            raise ValueError(f"{path}: no frames.")
     else:
         path = Path(driver)
         if path.suffix.lower() == TEMPLATE_SUFFIX:
@@ -167,20 +174,26 @@ def open_driver(driver: str | os.PathLike | Sequence[np.ndarray], options: Optio
 
 
 def _open_template(path: Path, options: Options) -> Driver:
-    if options.start or options.end is not None or options.max_frames is not None:
-        raise ValueError(f"{path}: start, end and max_frames cut a video; a motion template is used whole.")
+    _check_whole(path, options)
     if options.side_by_side:
         raise ValueError(f"{path}: side_by_side shows the driver; a motion template has no pictures.")
     return Driver(path, template=load_template(path))
 
 
-def _box(path: Path, frames: Iterable[np.ndarray], crop: str, flag: str, options: Options) -> faces.Box:
+def _check_whole(path: Path, options: Options) -> None:
+    if options.start or options.end is not None or options.max_frames is not None:
+        raise ValueError(f"{path}: start, end and max_frames cut a file; a motion template or an array is used whole.")
+
+
+def _box(path: Path, frames: video.Section | Sequence[np.ndarray], crop: str, flag: str, options: Options) -> faces.Box:
     """One square box for all frames."""
     height, width = next(iter(frames)).shape[:2]
     if crop == "none":
         return faces.squared(faces.Box(0, 0, width, height), options.fit)
     if crop == "auto":
-        found = faces.follow(frames, faces.open_detector(options.detector))
+        length = frames.num_frames if isinstance(frames, video.Section) else len(frames)
+        every = max(1, (length or 5 * _LOOKS) // _LOOKS)
+        found = faces.follow(frames, _detector(options.detector), every)
         return faces.steady_box(found, height, width, options.crop_scale, str(path), f"--{flag}")
     box = faces.parse_box(crop)
     try:

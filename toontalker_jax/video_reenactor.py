@@ -6,6 +6,7 @@
 """
 
 import dataclasses
+import functools
 import itertools
 import os
 import time
@@ -22,6 +23,7 @@ from toontalker_jax.reenactment.smoothing import smooth
 from toontalker_jax.reenactment.templates import MotionTemplate, check_template, network_hash
 from toontalker_jax.reenactment.transfer import KINDS, Reenactor
 
+COMMENT = "Synthetic: face reenactment by ToonTalker-JAX, network {}"
 SourceLike = Source | str | os.PathLike | np.ndarray
 DriverLike = Driver | str | os.PathLike | Sequence[np.ndarray]
 Progress = Callable[..., Iterable[Any]]  # like tqdm.tqdm: (iterable, description, total) → the same items
@@ -75,8 +77,12 @@ class VideoReenactor:
         model = load_model(checkpoint, dtype=dtype)
         self.options, self.config = options, model.config
         self._reenactor = Reenactor(model, options.kind, options.motion, options.batch_size, options.motion_scale)
-        self._progress, self._reference_frame = progress, 0
-        self.network = network_hash(model)
+        self._model, self._progress, self._reference_frame = model, progress, 0
+
+    @functools.cached_property
+    def network(self) -> str:
+        """`network_hash` of the network; takes a second or two for the official one."""
+        return network_hash(self._model)
 
     def motion(self, driver: DriverLike) -> MotionTemplate:
         """The driver's whole motion, to be used on many sources or saved (`save_template`).
@@ -85,17 +91,12 @@ class VideoReenactor:
           ValueError: a template of another network or domain.
         """
         driver = self._driver(driver)
-        domain = KINDS[self.options.kind][0]
         if driver.template:
-            try:
-                shape = (self.config.motion_slots, self.config.width)
-                check_template(driver.template, domain, self.network, shape)
-            except ValueError as error:
-                raise ValueError(f"{driver.path}: {error}") from None
+            self._check_motion(driver.template, driver.path)
             return driver.template
         codes = self._reenactor.codes(driver.views(self.config.image_size))
         codes = np.stack(list(self._progress(codes, f"motion of {driver.path.name}", driver.num_frames)))
-        return MotionTemplate(codes, domain, self.network, driver.frame_rate, driver.times)
+        return MotionTemplate(codes, KINDS[self.options.kind][0], self.network, driver.frame_rate, driver.times)
 
     def frames(
         self, source: SourceLike, driver: DriverLike, motion: MotionTemplate | None = None
@@ -103,6 +104,9 @@ class VideoReenactor:
         """Yields the frames, uint8 [H, W, 3]: [S, S, 3], or as `paste_back` and `side_by_side` lay them out.
 
         `motion`: the driver's, from `self.motion`, which otherwise is computed.
+
+        Raises:
+          ValueError: an input cannot be, or motion of another network or domain.
         """
         source, driver, size = self._source(source), self._driver(driver), self.config.image_size
         self._reenactor.prepare(source.view(size))
@@ -114,6 +118,7 @@ class VideoReenactor:
             seen, views = itertools.tee(views) if self.options.side_by_side else (driver.views(size), views)
             codes = smooth(self._reenactor.codes(seen), self.options.smooth)
         else:
+            self._check_motion(motion, driver.path)
             codes = list(smooth(motion.codes, self.options.smooth))
             if self.options.motion == "relative":
                 self._reference_frame = self._reference(codes, driver.path)
@@ -134,7 +139,10 @@ class VideoReenactor:
         source, driver, output = self._source(source), self._driver(driver), Path(output)
         start, first, shape = time.monotonic(), 0.0, (0, 0)
         even = output.suffix.lower() == ".mp4"
-        with open_output(output, driver, self.options, self.network) as writer:
+        comment = COMMENT.format(self.network[:16]) if self.options.tag else ""
+        sound = driver.sound if self.options.sound else None
+        timing = {"frame_rate": driver.frame_rate, "times": driver.times}
+        with video_writer.open_writer(output, **timing, sound=sound, comment=comment) as writer:
             frames = self._progress(self.frames(source, driver, motion), output.name, driver.num_frames)
             for frame in frames:
                 first = first or time.monotonic()
@@ -145,6 +153,13 @@ class VideoReenactor:
         seconds = time.monotonic() - start
         rate, reference = float(driver.frame_rate), self._reference_frame
         return Written(output, count, *shape[:2], rate, seconds, first - start, reference)
+
+    def _check_motion(self, motion: MotionTemplate, path: Path) -> None:
+        try:
+            shape = (self.config.motion_slots, self.config.width)
+            check_template(motion, KINDS[self.options.kind][0], self.network, shape)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def _reference(self, codes: Sequence[np.ndarray], path: Path) -> int:
         number = self.options.reference_frame
@@ -169,10 +184,3 @@ class VideoReenactor:
 
     def _driver(self, driver: DriverLike) -> Driver:
         return driver if isinstance(driver, Driver) else open_driver(driver, self.options)
-
-
-def open_output(output: Path, driver: Driver, options: Options, network: str = "") -> Any:
-    """A writer with the driver's timing, its sound if wanted, and the tag that names the network."""
-    comment = f"Synthetic: face reenactment by ToonTalker-JAX, network {network[:16]}" if options.tag else ""
-    sound = driver.sound if options.sound else None
-    return video_writer.open_writer(output, driver.frame_rate, times=driver.times, sound=sound, comment=comment)

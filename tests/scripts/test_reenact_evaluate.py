@@ -1,11 +1,7 @@
 """scripts/reenact.py and scripts/evaluate.py from end to end, with a small network of random numbers."""
 
 import json
-import os
-import subprocess
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,19 +11,11 @@ from data_pipelines import puppets, video, video_writer
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.reenactment.transfer import Reenactor
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """`run(script, arguments…)`. The runs share what XLA compiles."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla"))}
-
-    def run(script, *arguments):
-        command = [sys.executable, "-W", "error", f"scripts/{script}.py", *map(str, arguments), "--batch_size=2"]
-        return subprocess.run(command, cwd=ROOT, env=os.environ | cache, capture_output=True, text=True)
-
-    return run
+def run(run_script):
+    """`run(script, arguments…)`, two frames at once."""
+    return lambda script, *arguments: run_script(script, *arguments, "--batch_size=2")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,7 @@
 """The options of scripts/reenact.py, used together where they go together: each call starts a Python of its own."""
 
-import os
 import shutil
-import subprocess
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,26 +10,22 @@ import pytest
 from data_pipelines import puppets, transforms, video, video_writer
 from tests.data_pipelines.video_files import film, packets
 from toontalker_jax.checkpoints import load_model, save_model
-from toontalker_jax.media import Options
+from toontalker_jax.media import Options, open_driver
 from toontalker_jax.reenactment.smoothing import smooth
 from toontalker_jax.reenactment.templates import load_template, network_hash
 from toontalker_jax.reenactment.transfer import Reenactor
 from toontalker_jax.video_reenactor import VideoReenactor
 
-ROOT = Path(__file__).resolve().parents[2]
 RATE = Fraction(30000, 1001)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, inputs):
+def run(run_script, inputs):
     """`run(options…)`: reenact.py with the inputs' checkpoint, type r2r, two frames at once."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla"))}
 
     def run(**options):
         options = {"checkpoint": inputs / "model", "type": "r2r", "batch_size": 2} | options
-        command = [sys.executable, "-W", "error", "scripts/reenact.py"]
-        command += [f"--{name}={value}" for name, value in options.items()]
-        return subprocess.run(command, cwd=ROOT, env=os.environ | cache, capture_output=True, text=True)
+        return run_script("reenact", *(f"--{name}={value}" for name, value in options.items()))
 
     return run
 
@@ -174,6 +166,18 @@ def test_python_takes_arrays_and_keeps_the_motion(inputs, tmp_path):
     written = reenactor.write(picture, driving, tmp_path / "out", motion)
     assert (written.frames, written.height, written.width, written.frame_rate) == (8, 64, 64, 25)
     np.testing.assert_array_equal(got, np.stack(list(video.read_frames(tmp_path / "out"))))
+
+
+def test_what_an_array_or_foreign_motion_cannot_serve_is_refused(inputs):
+    picture, driving = np.zeros((64, 64, 3), np.uint8), [np.zeros((64, 64, 3), np.uint8)] * 2
+    reenactor = VideoReenactor(inputs / "model", Options(kind="r2r", batch_size=2))
+    motion = reenactor.motion(driving)
+    with pytest.raises(ValueError, match="made by network"):
+        next(reenactor.frames(picture, driving, motion._replace(network="0" * 64)))
+    with pytest.raises(ValueError, match="no frames"):
+        reenactor.motion([])
+    with pytest.raises(ValueError, match="used whole"):
+        open_driver(driving, Options(max_frames=1))
 
 
 @pytest.mark.parametrize(
