@@ -1,10 +1,14 @@
 """Blocks that the recipes share. A recipe says only what it changes."""
 
+import dataclasses
+
 import ml_collections
+
+from toontalker_jax.models.config import ModelConfig
 
 
 def parse_arg(arg: str | None, **defaults: str | int) -> ml_collections.ConfigDict:
-    """":stage=2,recipe=modern" behind a config's file name → the defaults with these changed.
+    """The defaults with what stands behind a config's file name, ":stage=2,recipe=modern", changed.
 
     Raises:
       ValueError: an unknown key, or a value that does not fit the default's type.
@@ -26,9 +30,15 @@ def base() -> ml_collections.ConfigDict:
     config.init = ""  # stage 2: the stage-1 workdir or checkpoint; stage 1: "" or a checkpoint to go on from
     config.steps = 0
     config.batch_size = 0  # in all; stage 2 takes this many tuples in each direction
-    config.model = ml_collections.ConfigDict(type_safe=False)  # ModelConfig's fields that differ from its defaults
+    config.model = dataclasses.asdict(ModelConfig())  # the released network
     config.data = {"real": "", "cartoon": "", "real_split": "", "cartoon_split": ""}
     config.data.first, config.data.last = 0, 0  # a single video: its frames first … last - 1; 0, 0 means all
+    config.data.min_distance, config.data.max_distance = 1, 0  # between the frames of a pair; 0: no maximum
+    config.data.identity_balanced = False  # each identity once an epoch, and not each clip
+    config.data.driver_weights = {"real": 1.0, "cartoon": 1.0}  # stage 2: shares of the tuples that each domain drives
+    config.data.flip, config.data.colour_jitter = False, 0.0  # augmentations, data_pipelines/augmentation.py
+    config.data.max_bad_records = 100  # frames that cannot be read and are skipped by a process, before it stops
+    config.data.workers, config.data.threads = 0, 2  # decoding processes of a process (0: itself), threads of each
     config.weights = {"l1": 1.0, "image_gradient": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
     config.vgg = ""  # torchvision's vgg19 file, or "random" for untrained features; read if perceptual is weighted
     config.optimizer = {"learning_rate": 0.0, "warmup_steps": 0, "decay": "none", "beta1": 0.0, "beta2": 0.99}
@@ -46,20 +56,20 @@ def small_network(config: ml_collections.ConfigDict) -> None:
     starts by warping, with small flows, and lets differences of motion alone reach the generator; the sampler's
     consistent corner convention; no dropout.
     """
-    config.model = {
-        "image_size": 64,
-        "width": 96,
-        "motion_slots": 8,
-        "heads": 4,
-        "channel_base": 1024,
-        "channel_cap": 96,
-        "backward_resolutions": (4, 8, 16),
-        "dropout": 0.0,
-        "align_corners": True,
-        "flow_init_scale": 0.1,
-        "mask_init_bias": 1.5,
-        "difference_init": True,
-    }
+    config.model.update(
+        image_size=64,
+        width=96,
+        motion_slots=8,
+        heads=4,
+        channel_base=1024,
+        channel_cap=96,
+        backward_resolutions=(4, 8, 16),
+        dropout=0.0,
+        align_corners=True,
+        flow_init_scale=0.1,
+        mask_init_bias=1.5,
+        difference_init=True,
+    )
     config.weights.image_gradient = 1.0
     config.optimizer.update(learning_rate=1e-3, beta1=0.9, decay="cosine", warmup_steps=100)
     config.optimizer.multipliers = {

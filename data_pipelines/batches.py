@@ -1,6 +1,7 @@
 """The batches that training takes: keys, shapes, ranges. This is the contract between data and training.
 
-Images are float32 NHWC, RGB, in [-1, 1]: x / 127.5 - 1 of the 8-bit value x.
+Images are uint8 NHWC, RGB: a quarter of the bytes of float32 on the way to the device. There the training step makes
+them float32 in [-1, 1]: x / 127.5 - 1 of the 8-bit value x.
 """
 
 from typing import TypedDict
@@ -9,14 +10,14 @@ import numpy as np
 
 
 class PairBatch(TypedDict):
-    """Two distinct frames of one clip a row, float32 [B, H, W, 3] each. For the in-domain reconstruction."""
+    """Two distinct frames of one clip a row, uint8 [B, H, W, 3] each. For the in-domain reconstruction."""
 
     source: np.ndarray
     driving: np.ndarray
 
 
 class AnalogyBatch(TypedDict):
-    """Two distinct frames of a driver clip and one frame of the other domain a row, float32 [B, H, W, 3] each."""
+    """Two distinct frames of a driver clip and one frame of the other domain a row, uint8 [B, H, W, 3] each."""
 
     reference: np.ndarray
     driving: np.ndarray

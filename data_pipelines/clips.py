@@ -3,85 +3,12 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from data_pipelines import transforms, video
-
-
-class ClipSource(Protocol):
-    """Clips of one domain. Reading is thread-safe."""
-
-    @property
-    def lengths(self) -> Sequence[int]:
-        """The number of frames of each clip."""
-        ...
-
-    def __len__(self) -> int:
-        """The number of clips."""
-        ...
-
-    def name(self, clip: int) -> str:
-        """A name for messages and reports."""
-        ...
-
-    def frame(self, clip: int, index: int) -> np.ndarray:
-        """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
-        ...
-
-
-class PreparedClips:
-    """A split of a data set written by scripts/prepare_data.py: ArrayRecord, one record a frame.
-
-    Args:
-      path: the folder given to prepare_data as output, or the one inside it that holds dataset_info.json.
-      split: a TFDS split of it, as "real_train".
-      first, last: use the frames [first, last) of each clip; None is the clip's own start or end.
-
-    Raises:
-      FileNotFoundError: no prepared data set at `path`.
-      ValueError: it has no such split, or no frames in that range.
-    """
-
-    def __init__(self, path: str | os.PathLike, split: str, first: int | None = None, last: int | None = None):
-        found = _prepared_folders(Path(path))
-        if len(found) != 1:
-            what = f"{len(found)} data sets; name one of them" if found else "no prepared data set; see prepare_data.py"
-            raise FileNotFoundError(f"{path} holds {what}")
-        builder = tfds.builder_from_directory(found[0])
-        if split not in builder.info.splits:
-            raise ValueError(f"{path} has no split {split!r}: choose one of {', '.join(sorted(builder.info.splits))}")
-        table = builder.info.metadata["clips"][split]
-        self._names = [row["name"] for row in table]
-        ranges = [_frame_range(row["name"], row["length"], first, last) for row in table]
-        self._starts = [row["start"] + frames.start for row, frames in zip(table, ranges, strict=True)]
-        self.lengths = [len(frames) for frames in ranges]
-        # TFDS would decode the pictures with a slower library.
-        self._records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-        self._has_motion = "motion" in builder.info.features
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def name(self, clip: int) -> str:
-        """The clip's name in the data set."""
-        return self._names[clip]
-
-    def frame(self, clip: int, index: int) -> np.ndarray:
-        """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
-        return transforms.decode(self._record(clip, index)["image"])
-
-    def motion(self, clip: int, index: int) -> np.ndarray:
-        """The motion behind frame `index`, float32 [M] (puppets.MOTION_NAMES). Raises ValueError if not recorded."""
-        if not self._has_motion:
-            raise ValueError("this data set records no motion")
-        return self._record(clip, index)["motion"]
-
-    def _record(self, clip: int, index: int) -> dict:
-        _check_index(self, clip, index)
-        return self._records[self._starts[clip] + index]
+from data_pipelines.clip_source import BadRecord, ClipSource, check_index, frame_range
+from data_pipelines.prepared_clips import UNFINISHED, PreparedClips, prepared_folders
 
 
 class FolderClips:
@@ -103,14 +30,14 @@ class FolderClips:
         first: int | None = None,
         last: int | None = None,
     ):
-        self._names = [Path(folder).name for folder in folders]
+        self._names = self.identities = [Path(folder).name for folder in folders]
         self._image_size = image_size
         self._files = []
         for folder in folders:
             files = video.frame_files(folder)
             if not files:
                 raise ValueError(f"{folder}: the folder holds no images")
-            frames = _frame_range(str(folder), len(files), first, last)
+            frames = frame_range(str(folder), len(files), first, last)
             self._files.append(files[frames.start : frames.stop])
         self.lengths = [len(files) for files in self._files]
 
@@ -123,8 +50,11 @@ class FolderClips:
 
     def frame(self, clip: int, index: int) -> np.ndarray:
         """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
-        _check_index(self, clip, index)
-        return _to_size(video.read_image(self._files[clip][index]), self._image_size)
+        check_index(self, clip, index)
+        try:
+            return _to_size(video.read_image(self._files[clip][index]), self._image_size)
+        except video.VideoError as error:
+            raise BadRecord(f"frame {index} of clip {self.name(clip)}: {error}") from None
 
 
 class VideoClips:
@@ -149,7 +79,7 @@ class VideoClips:
         first: int | None = None,
         last: int | None = None,
     ):
-        self._names = [Path(file).name for file in files]
+        self._names = self.identities = [Path(file).name for file in files]
         self._clips = [_load_video(Path(file), image_size, first, last) for file in files]
         self.lengths = [len(clip) for clip in self._clips]
 
@@ -162,7 +92,7 @@ class VideoClips:
 
     def frame(self, clip: int, index: int) -> np.ndarray:
         """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
-        _check_index(self, clip, index)
+        check_index(self, clip, index)
         return self._clips[clip][index]
 
 
@@ -180,7 +110,7 @@ def open_clips(
 
     Args:
       path: the file or folder.
-      split: the split of a prepared data set ("real_train"); else the name of a subfolder of `path` to read, or none.
+      split: the split of a prepared data set, "train" if none is named; else a subfolder of `path` to read, or none.
       image_size: side of the frames; other frames are cropped to their central square and resized. A prepared data set
         has its size already, which the loaders check. None leaves the frames as they are.
       first, last: use the frames [first, last) of each clip; None is the clip's own start or end.
@@ -192,10 +122,10 @@ def open_clips(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder of clips")
-    if _prepared_folders(path):
-        if not split:
-            raise ValueError(f"{path} is a prepared data set: name one of its splits, as real_train")
-        return PreparedClips(path, split, first, last)
+    if (path / UNFINISHED).is_dir():
+        raise ValueError(f"{path}: the preparation is not finished: start prepare_data.py again to go on")
+    if prepared_folders(path):
+        return PreparedClips(path, split or "train", first, last)
     if split:
         path = path / split
         if not path.is_dir():
@@ -214,11 +144,6 @@ def open_clips(
     raise ValueError(f"{path}: no prepared data set, images, videos or folders of images there")
 
 
-def _prepared_folders(path: Path) -> list[Path]:
-    """The folders with a dataset_info.json: `path` itself, and those two levels below (name/version)."""
-    return sorted(info.parent for pattern in ("", "*/*/") for info in path.glob(f"{pattern}dataset_info.json"))
-
-
 def _load_video(file: Path, image_size: int | None, first: int | None, last: int | None) -> list[np.ndarray]:
     start = first or 0
     if start < 0 or (last is not None and last <= start):
@@ -229,22 +154,9 @@ def _load_video(file: Path, image_size: int | None, first: int | None, last: int
             frames.append(_to_size(frame, image_size))
         if length == last:
             break
-    _frame_range(str(file), length, first, last)
+    frame_range(str(file), length, first, last)
     return frames
 
 
 def _to_size(image: np.ndarray, image_size: int | None) -> np.ndarray:
     return image if image_size is None else transforms.to_square(image, image_size)
-
-
-def _check_index(clips: ClipSource, clip: int, index: int) -> None:
-    if not 0 <= index < clips.lengths[clip]:
-        raise IndexError(f"clip {clips.name(clip)} has no frame {index}: it has {clips.lengths[clip]}")
-
-
-def _frame_range(name: str, length: int, first: int | None, last: int | None) -> range:
-    """The frames [first, last) of a clip of `length` frames."""
-    frames = range(first or 0, length if last is None else last)
-    if not 0 <= frames.start < frames.stop <= length:
-        raise ValueError(f"{name}: frames [{frames.start}, {frames.stop}) asked for, but it has {length}")
-    return frames

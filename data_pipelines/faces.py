@@ -153,7 +153,8 @@ def _boxes(found: Sequence[Sequence[float]], image: np.ndarray, small: np.ndarra
     """What was found in the shrunk picture, in the pixels of the full one, largest first."""
     down, across = image.shape[0] / small.shape[0], image.shape[1] / small.shape[1]
     boxes = [Box(round(x * across), round(y * down), round(w * across), round(h * down)) for x, y, w, h in found]
-    return sorted((box for box in boxes if min(box[2:]) > 0), key=lambda box: -box.width * box.height)
+    # Equal ones by place: a cascade's threads find them in any order.
+    return sorted((box for box in boxes if min(box[2:]) > 0), key=lambda box: (-box.width * box.height, box))
 
 
 def follow(frames: Iterable[np.ndarray], detector: Detector, every: int = 5) -> list[Box]:
@@ -165,17 +166,28 @@ def follow(frames: Iterable[np.ndarray], detector: Detector, every: int = 5) -> 
     """
     if every < 1:
         raise FaceError(f"every is {every}: look at every frame (1) or at every 2nd, 3rd …")
+    return [box for _, box in sightings(map(detector, itertools.islice(frames, 0, None, every)))]
+
+
+def sightings(looks: Iterable[Sequence[Box]]) -> list[tuple[int, Box]]:
+    """The face that `follow` follows, as (number of the look, box) in order, from what a detector found in each look.
+
+    `looks` holds the boxes of each look, largest first. Returns [] if there is no face at all.
+    """
     tracks: list[_Track] = []
-    for look, frame in enumerate(itertools.islice(frames, 0, None, every)):
-        _extend(tracks, detector(frame), look)
-    return max(tracks, key=lambda track: track.weight).boxes if tracks else []
+    for look, boxes in enumerate(looks):
+        _extend(tracks, boxes, look)
+    if not tracks:
+        return []
+    followed = max(tracks, key=lambda track: track.weight)
+    return list(zip(followed.looks, followed.boxes, strict=True))
 
 
 @dataclasses.dataclass
 class _Track:
     boxes: list[Box]
     weight: float
-    look: int  # The last one that saw it.
+    looks: list[int]  # Those that saw it.
 
     def distance(self, box: Box) -> float:
         # To the nearest of the last three: one false box does not lead the track astray.
@@ -190,18 +202,18 @@ def _distance(one: Box, other: Box) -> float:
     return math.hypot(across, down) / math.sqrt(sizes[0] * sizes[1]) + abs(math.log2(sizes[0] / sizes[1]))
 
 
-def _extend(tracks: list[_Track], boxes: list[Box], look: int) -> None:
+def _extend(tracks: list[_Track], boxes: Sequence[Box], look: int) -> None:
     """Gives each box to the nearest track within reach, the closest pairs first; the others start tracks."""
     pairs = [(track.distance(box), t, b) for t, track in enumerate(tracks) for b, box in enumerate(boxes)]
     placed = set()
     for distance, t, b in sorted(pairs):
-        reach = _REACH * min(look - tracks[t].look, 3)  # A face lost for longer may turn up further away.
-        if distance <= reach and tracks[t].look < look and b not in placed:
+        reach = _REACH * min(look - tracks[t].looks[-1], 3)  # A face lost for longer may turn up further away.
+        if distance <= reach and tracks[t].looks[-1] < look and b not in placed:
             placed.add(b)
             tracks[t].boxes.append(boxes[b])
             tracks[t].weight += 1 / (b + 1)
-            tracks[t].look = look
-    tracks.extend(_Track([box], 1 / (b + 1), look) for b, box in enumerate(boxes) if b not in placed)
+            tracks[t].looks.append(look)
+    tracks.extend(_Track([box], 1 / (b + 1), [look]) for b, box in enumerate(boxes) if b not in placed)
 
 
 def steady_box(

@@ -1,4 +1,4 @@
-"""Image transforms: numpy in, numpy out. 8-bit RGB until `to_float`, which is applied once, last."""
+"""Image transforms: numpy in, numpy out, 8-bit RGB."""
 
 import cv2
 import numpy as np
@@ -12,12 +12,12 @@ def decode(data: bytes) -> np.ndarray:
     """
     array = np.frombuffer(data, np.uint8)
     try:
-        image = cv2.imdecode(array, cv2.IMREAD_COLOR) if array.size else None
+        image = cv2.imdecode(array, cv2.IMREAD_COLOR_RGB) if array.size else None
     except cv2.error:  # as of a picture with more pixels than OpenCV takes
         image = None
     if image is None:
         raise ValueError(f"not an image that can be decoded ({len(data)} bytes)")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -68,18 +68,7 @@ def to_square(image: np.ndarray, size: int) -> np.ndarray:
     return resize(center_crop_square(image), size, size)
 
 
-def to_float(image: np.ndarray) -> np.ndarray:
-    """Maps uint8 to float32 in [-1, 1]: x / 127.5 - 1. Any shape.
-
-    Raises:
-      TypeError: the image is not uint8, so it has been converted already.
-    """
-    if image.dtype != np.uint8:
-        raise TypeError(f"expected an 8-bit image, got {image.dtype}: to_float is applied once")
-    return image.astype(np.float32) / np.float32(127.5) - np.float32(1)
-
-
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Maps [-1, 1] to uint8: round(clip((x + 1) * 127.5, 0, 255)). The inverse of `to_float`. Any shape."""
+    """Maps [-1, 1] to uint8: round(clip((x + 1) * 127.5, 0, 255)). Any shape."""
     scaled = (np.asarray(image, np.float32) + np.float32(1)) * np.float32(127.5)
     return np.round(np.clip(scaled, 0, 255)).astype(np.uint8)

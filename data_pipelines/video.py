@@ -170,6 +170,8 @@ class Section:
       start, end: take the frames shown at [start, end) seconds from the first one, to a microsecond; None is the end
         of the video.
       max_frames: take no more than so many, an int; None takes all.
+      strict: decode by one thread, since FFmpeg fills damaged places in differently with each number of them, and
+        raise VideoError at a frame that it marks as damaged.
 
     Attributes:
       path, info: of the whole file.
@@ -181,13 +183,15 @@ class Section:
       VideoError: the path is no video, the arguments are no section, or no frame lies in it.
     """
 
-    def __init__(self, path: str | os.PathLike, start: float = 0.0, end: float | None = None, max_frames=None):
+    def __init__(
+        self, path: str | os.PathLike, start: float = 0.0, end: float | None = None, max_frames=None, strict=False
+    ):
         start, end = _seconds("start", start), None if end is None else _seconds("end", end)
         if end is not None and end <= start:
             raise VideoError(f"end {float(end):g} s is not after start {float(start):g} s: use start < end")
         if max_frames is not None and max_frames < 1:
             raise VideoError(f"max_frames {max_frames}: use 1 or more")
-        self.path, self.info = Path(path), probe(path)
+        self.path, self.info, self._strict = Path(path), probe(path), strict
         info = self.info
         self._first = first = info.frame_from(start)
         stops = [info.num_frames]
@@ -213,8 +217,8 @@ class Section:
         elif self.info.kind == "image":
             yield read_image(self.path)
         else:
-            with _open_stream(self.path) as (container, stream):
-                frames = _decode(self.path, container, stream)
+            with _open_stream(self.path, one_thread=self._strict) as (container, stream):
+                frames = _decode(self.path, container, stream, self._strict)
                 yield from map(_to_array, itertools.islice(frames, self._first, self._stop))
 
     def _same_size(self, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -264,7 +268,7 @@ def comment(path: str | os.PathLike) -> str:
 
 
 @contextlib.contextmanager
-def _open_stream(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def _open_stream(path: Path, one_thread: bool = False) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -272,17 +276,29 @@ def _open_stream(path: Path) -> Iterator[tuple[av.container.InputContainer, av.V
     with container:
         # A cover picture in a sound file counts as a video stream; text files pass as videos of a terminal.
         covers = av.stream.Disposition.attached_pic
-        streams = [s for s in container.streams.video if not s.disposition & covers and s.codec_context.name != "ansi"]
+        streams = [s for s in container.streams.video if not s.disposition & covers and _codec(s) not in ("", "ansi")]
         if not streams:
-            raise VideoError(f"{path}: holds no video stream")
-        streams[0].thread_type = "AUTO"
+            raise VideoError(f"{path}: holds no video stream of a known codec")
+        if one_thread:
+            streams[0].codec_context.thread_count = 1
+        else:
+            streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
 
-def _decode(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+def _codec(stream: av.VideoStream) -> str:
+    """The codec's name; "" for one that FFmpeg does not know, as of protected films."""
+    return stream.codec_context.name if stream.codec_context else ""
+
+
+def _decode(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream, strict: bool = False
+) -> Iterator[av.VideoFrame]:
     count = 0
     try:
         for frame in container.decode(stream):
+            if strict and frame.is_corrupt:
+                raise VideoError(f"{path}: frame {count} is damaged")
             yield frame
             count += 1
     except av.FFmpegError as error:

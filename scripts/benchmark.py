@@ -1,188 +1,26 @@
 """Measures speed on this machine and prints JSON.
 
     python scripts/benchmark.py reenact --image_size 256 --type r2c --batch_size 1
+    python scripts/benchmark.py data --data data/voxceleb
 
-`reenact`: frames/s of the network alone (pictures in memory) and from file to file, against the machine's convolution
-rate, which is measured in between; the seconds of a whole reenact.py for one frame, compiling and with what that kept,
-and its memory peak. Without --checkpoint the official network is filled with random numbers.
+What each measures is written in scripts/benchmarks/; run nothing beside it.
 """
 
 import json
 import os
-import resource
 import shlex
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import app, flags, logging
-from flax import nnx
 
-from data_pipelines import puppets, transforms, video, video_writer
-from toontalker_jax.checkpoints import load_model, package_versions, save_model
-from toontalker_jax.evaluation.flops import count_flops
-from toontalker_jax.models.config import ModelConfig
-from toontalker_jax.models.toontalker import ToonTalker
-from toontalker_jax.reenactment.transfer import KINDS, Reenactor, check_kind
+from scripts.benchmarks import data, reenact
+from toontalker_jax.checkpoints import package_versions
 
-ROOT = Path(__file__).resolve().parents[1]
-FRAME_RATE = Fraction(25)
-# Image side, channels in and out: 3×3 layers large enough to show what the machine can do.
-CONVOLUTIONS = ((256, 64, 64), (128, 128, 128), (64, 256, 256), (32, 512, 512))
-
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Network to measure; random numbers without it.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 256, "Of the random network.")
-_TYPE = flags.DEFINE_enum("type", "r2c", list(KINDS), "Driver 2 source.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Frames computed at once.", lower_bound=1)
-flags.DEFINE_alias("batch", "batch_size")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "What convolutions compute in.")
-_FRAMES = flags.DEFINE_integer("frames", 16, "Frames of one measurement, in whole batches.", lower_bound=1)
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements; their median is reported.", lower_bound=1)
-_STARTS = flags.DEFINE_bool("starts", True, "Also start reenact.py twice, with an empty and a filled cache.")
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the report there.")
 
-
-def seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(function())
-    return time.perf_counter() - start
-
-
-def convolution_rate(batch: int, dtype: str) -> Callable[[], float]:
-    """A function that measures: FLOP/s of the best of `CONVOLUTIONS`."""
-    layers = []
-    for side, channels_in, channels_out in CONVOLUTIONS:
-        x = jnp.ones((batch, side, side, channels_in), dtype)
-        kernel = jnp.ones((3, 3, channels_in, channels_out), dtype)
-        convolve = jax.jit(
-            lambda x, kernel: jax.lax.conv_general_dilated(
-                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-        )
-        jax.block_until_ready(convolve(x, kernel))
-        layers.append((convolve, x, kernel, 18 * batch * side**2 * channels_in * channels_out))
-
-    def measure() -> float:
-        return max(flops / min(seconds(lambda: f(x, k)) for _ in range(3)) for f, x, k, flops in layers)  # noqa: B023
-
-    return measure
-
-
-def random_network() -> ToonTalker:
-    """The official network in normal numbers of numpy: jax.random would compile a kernel a shape."""
-    random, config = np.random.default_rng(0), ModelConfig(image_size=_IMAGE_SIZE.value)
-    graph, state = nnx.split(nnx.eval_shape(lambda: ToonTalker(config, rngs=nnx.Rngs(0))))
-    filled = jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape, np.float32) * 0.1), state)
-    return nnx.merge(graph, filled)
-
-
-def puppet_frames(size: int, count: int) -> list[np.ndarray]:
-    domain = KINDS[_TYPE.value][0]
-    identity = puppets.sample_identity(domain, "test", 0, 0)
-    return [puppets.render(identity, motion, size) for motion in puppets.sample_motion(domain, "test", 0, 0, count)]
-
-
-def frame_gflop(model: ToonTalker) -> dict[str, float]:
-    """Of one frame: the driver's motion encoder, and everything from its code to the picture."""
-    driver, source = KINDS[_TYPE.value]
-    config = model.config
-    picture = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
-    graph, state = nnx.split(model)
-    encoded = jax.eval_shape(lambda state, x: nnx.merge(graph, state).encode_source(source, x), state, picture)
-    w = jax.ShapeDtypeStruct((1, config.motion_slots, config.width), jnp.float32)
-    codes = count_flops(lambda s, x: nnx.merge(graph, s).motion_codes(driver, x), state, picture)
-    decode = count_flops(lambda s, e, w: nnx.merge(graph, s).decode(source, e, w).image, state, encoded, w)
-    return {"motion_encoder": codes / 1e9, "decoder": decode / 1e9, "all": (codes + decode) / 1e9}
-
-
-def file_to_file(reenactor: Reenactor, driver: Path, output: Path) -> None:
-    """What reenact.py does to a video, with everything compiled."""
-    size = reenactor.image_size
-    with video_writer.open_writer(output, FRAME_RATE) as writer:
-        for frame in reenactor.frames(transforms.to_square(frame, size) for frame in video.read_frames(driver)):
-            writer.write(frame)
-
-
-def starts(checkpoint: Path, source: Path, driver: Path, folder: Path) -> dict[str, float]:
-    """Seconds that reenact.py takes to start, write one frame and end: compiling, and with what is kept of that."""
-    command = [sys.executable, ROOT / "scripts/reenact.py", f"--checkpoint={checkpoint}", f"--source_path={source}"]
-    command += [f"--driving_path={driver}", f"--save_path={folder / 'start.mp4'}", f"--type={_TYPE.value}"]
-    command += ["--max_frames=1", f"--batch_size={_BATCH_SIZE.value}", f"--dtype={_DTYPE.value}"]
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
-
-    def start() -> None:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise ValueError(f"reenact.py failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-
-    return {name: seconds(start) for name in ("compiling", "from_cache")}
-
-
-def psnr(output: np.ndarray, truth: np.ndarray) -> float:
-    error = np.square(output.astype(np.float64) - truth).mean()
-    return float(10 * np.log10(255**2 / max(error, 1e-12)))
-
-
-def measure_speed(reenactor: Reenactor, frames: list[np.ndarray], driver: Path, flop_a_frame: float) -> dict[str, Any]:
-    """Frames/s, each round beside the machine's rate at that moment; medians over the rounds."""
-    list(reenactor.frames(frames))  # compiles
-    rate_now = convolution_rate(_BATCH_SIZE.value, _DTYPE.value)
-    rates, alone, files = [], [], []
-    for _ in range(_REPEATS.value):
-        rates.append(rate_now())
-        alone.append(len(frames) / seconds(lambda: list(reenactor.frames(frames))))
-        files.append(len(frames) / seconds(lambda: file_to_file(reenactor, driver, driver.with_name("out.mp4"))))
-    shares = [flop_a_frame * speed / rate for speed, rate in zip(alone, rates, strict=True)]
-    return {
-        "frames_per_s": statistics.median(alone),
-        "frames_per_s_range": [min(alone), max(alone)],
-        "frames_per_s_file_to_file": statistics.median(files),
-        "file_to_file_over_alone": statistics.median(f / a for f, a in zip(files, alone, strict=True)),
-        "convolution_gflop_per_s": statistics.median(rates) / 1e9,
-        "share_of_convolution_rate": statistics.median(shares),
-    }
-
-
-def measure_reenact() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        checkpoint = _CHECKPOINT.value or folder / "network"
-        if not _CHECKPOINT.value:
-            save_model(checkpoint, random_network())
-        model = load_model(checkpoint, dtype=_DTYPE.value)
-        check_kind(_TYPE.value, model.domains)
-        batch = _BATCH_SIZE.value
-        frames = puppet_frames(model.config.image_size, max(2, -(-_FRAMES.value // batch)) * batch)
-        source, driver = folder / "source.png", folder / "driver.mp4"
-        source.write_bytes(transforms.encode_png(frames[0]))
-        with video_writer.open_writer(driver, FRAME_RATE) as writer:
-            for frame in frames:
-                writer.write(frame)
-        report: dict[str, Any] = {"gflop_per_frame": frame_gflop(model)}
-        if _STARTS.value:
-            report["one_frame_s"] = starts(checkpoint, source, driver, folder)
-            report["host_memory_peak_gib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-        reenactor = Reenactor(model, _TYPE.value, "relative", _BATCH_SIZE.value)
-        reenactor.prepare(frames[0])
-        report |= measure_speed(reenactor, frames, driver, report["gflop_per_frame"]["all"] * 1e9)
-        if _DTYPE.value != "float32":
-            exact = Reenactor(load_model(checkpoint, dtype="float32"), _TYPE.value, "relative", _BATCH_SIZE.value)
-            exact.prepare(frames[0])
-            outputs = [np.stack(list(r.frames(frames))) for r in (reenactor, exact)]
-            report["psnr_against_float32_db"] = psnr(*outputs)
-        return {"image_size": model.config.image_size, **report}
-
-
-BENCHMARKS = {"reenact": measure_reenact}
+BENCHMARKS = {"reenact": reenact.measure, "data": data.measure}
 
 
 def main(argv: list[str]) -> None:
@@ -198,8 +36,6 @@ def main(argv: list[str]) -> None:
         "command": shlex.join(["python", *sys.argv]),
         "device": f"{device.device_kind} ({device.platform}), {os.cpu_count()} CPU cores",
         "versions": package_versions(),
-        "checkpoint": _CHECKPOINT.value or "random numbers",
-        **{name: flags.FLAGS[name].value for name in ("type", "batch_size", "dtype", "frames", "repeats")},
         **measured,
     }
     text = json.dumps(report, indent=2, default=float) + "\n"

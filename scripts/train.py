@@ -8,6 +8,7 @@ metrics.jsonl and tensorboard/.
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 
@@ -19,7 +20,9 @@ from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
 from data_pipelines import loaders
+from data_pipelines.clip_source import BadRecord
 from data_pipelines.clips import open_clips
+from data_pipelines.sampling import Sampling
 from toontalker_jax import checkpoints
 from toontalker_jax.convert.vgg import load_vgg19
 from toontalker_jax.models.config import ModelConfig
@@ -59,7 +62,7 @@ def perceptual_network(config: ConfigDict) -> VGG19 | None:
 
 
 def open_batches(config: ConfigDict, image_size: int) -> functools.partial:
-    """`batches(start_step=…)` of the stage, this process's rows."""
+    """`batches(start_step=…, reading=…)` of the stage, this process's rows."""
     if config.batch_size < 1 or config.steps < 1:
         raise ValueError(f"steps = {config.steps} and batch_size = {config.batch_size} must be at least 1.")
     data = config.data
@@ -67,17 +70,28 @@ def open_batches(config: ConfigDict, image_size: int) -> functools.partial:
         if not data[domain]:
             raise ValueError(f"no {domain} clips: name a data set, a folder or a video by --config.data.{domain}=PATH.")
     real = open_clips(data.real, data.real_split, image_size=image_size, first=data.first, last=data.last or None)
+    options = {name: data[name] for name in ("min_distance", "identity_balanced", "flip", "colour_jitter")}
     shared = {
         "batch_size": config.batch_size,
         "image_size": image_size,
         "seed": config.seed,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
+        "sampling": Sampling(max_distance=data.max_distance or None, **options),
     }
     if config.stage == 1:
         return functools.partial(loaders.pair_batches, real, **shared)
     cartoon = open_clips(data.cartoon, data.cartoon_split, image_size=image_size)
-    return functools.partial(loaders.stage2_batches, real, cartoon, **shared)
+    weights = data.driver_weights.real, data.driver_weights.cartoon
+    return functools.partial(loaders.stage2_batches, real, cartoon, **shared, driver_weights=weights)
+
+
+def reading_options(data: ConfigDict) -> loaders.Reading:
+    return loaders.Reading(
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_workers=data.workers,
+        num_threads=data.threads,
+        max_bad_records=data.max_bad_records,
+    )
 
 
 def main(_: list[str]) -> None:
@@ -88,7 +102,11 @@ def main(_: list[str]) -> None:
             if config.stage not in (1, 2):
                 raise ValueError(f"config.stage = {config.stage}: must be 1 or 2.")
             model, vgg = initial_model(config), perceptual_network(config)
-            batches = open_batches(config, model.config.image_size)
+            batches, reading = open_batches(config, model.config.image_size), reading_options(config.data)
+            data = batches(reading=reading).state | {"first frame": config.data.first}
+            # The whole batch, in every process the same; no threads or workers for a single one.
+            at_once = dataclasses.replace(reading, process_index=0, process_count=1, num_workers=0, num_threads=0)
+            picture_batch = next(batches(reading=at_once))
             optimizers = Optimizers(
                 *(make_optimizer(config[k], config.steps) for k in ("optimizer", "discriminator_optimizer"))
             )
@@ -96,7 +114,7 @@ def main(_: list[str]) -> None:
             networks, state = create_state(model, optimizers, adversarial=weights["adversarial"] != 0, rngs=rngs)
             mesh = sharding.make_mesh()
             saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir))
-            state = loop.resume(state, saved, mesh)
+            state = loop.resume(state, saved, mesh, data)
         except (ValueError, TypeError, OSError) as error:
             raise SystemExit(f"error: {error}") from None
         (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
@@ -107,15 +125,16 @@ def main(_: list[str]) -> None:
             train_step=make_train_step(stage, networks, optimizers, weights, config.seed),
             vgg=vgg,
             pictures=make_pictures(stage, networks),
-            picture_batch=next(batches(start_step=0)),
-            batches=lambda done: batches(start_step=done),
+            picture_batch=picture_batch,
+            batches=lambda done: stack.enter_context(contextlib.closing(batches(start_step=done, reading=reading))),
+            data=data,
             schedule=loop.Schedule(config.steps, config.log_every, config.pictures_every, config.checkpoint_every),
             mesh=mesh,
         )
         reporter = stack.enter_context(contextlib.closing(Reporter(workdir, int(state.step))))
         try:
             loop.train(run, state, saved, reporter, model.config, tuple(model.domains))
-        except FloatingPointError as error:
+        except (FloatingPointError, BadRecord) as error:
             raise SystemExit(f"error: {error}") from None
 
 

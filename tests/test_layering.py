@@ -32,7 +32,7 @@ ARROWS = {
     "toontalker_jax.evaluation": ("toontalker_jax.models", "toontalker_jax.ops", "toontalker_jax.reenactment"),
     "toontalker_jax.convert": ("toontalker_jax.models", "toontalker_jax.checkpoints"),
     "data_pipelines": (),
-    "configs": (),
+    "configs": ("toontalker_jax.models.config",),  # its defaults, so that a flag can change any of them
     "scripts": ("toontalker_jax", "data_pipelines", "configs", "scripts"),
     "tests": ("toontalker_jax", "data_pipelines", "configs", "scripts", "tests"),
 }

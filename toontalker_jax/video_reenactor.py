@@ -46,10 +46,15 @@ class Written:
     first_seconds: float  # until the first frame, compilation included
     reference_frame: int  # the driver's frame that counts as the source's pose; 0 also for absolute motion
 
+    @property
+    def frames_per_s(self) -> float | None:
+        """Frames written a second after the first one, which compiles; None if there was one only."""
+        rest = self.seconds - self.first_seconds
+        return (self.frames - 1) / rest if self.frames > 1 and rest > 0 else None
+
     def __str__(self) -> str:
         what = f"{self.path}: {self.frames} frames of {self.width}×{self.height} at {self.frame_rate:g} frames/s"
-        rest = self.seconds - self.first_seconds
-        speed = f", then {(self.frames - 1) / rest:.1f} frames/s" if self.frames > 1 and rest > 0 else ""
+        speed = f", then {self.frames_per_s:.1f} frames/s" if self.frames_per_s else ""
         line = f"{what} in {self.seconds:.1f} s (the first after {self.first_seconds:.1f} s{speed})"
         return f"{line}, reference frame {self.reference_frame}" if self.reference_frame else line
 
@@ -60,6 +65,10 @@ class VideoReenactor:
     A source is a path, uint8 [H, W, 3] RGB or an opened `Source`; a driver is a path, frames uint8 [H, W, 3] or an
     opened `Driver`. Frames are made as they are asked for; nothing grows with the length of the driver but, where
     `Options.whole_motion` holds or motion is passed in, its codes (4 · K · d bytes a frame).
+
+    Attributes:
+      options, config: as given; the network's.
+      reenactor: what moves squares of the network's size.
 
     Raises:
       FileNotFoundError, ValueError: no checkpoint there, or one without the domains that `options.kind` needs.
@@ -76,7 +85,7 @@ class VideoReenactor:
         """dtype: compute in this and not as the checkpoint says; progress: `tqdm.tqdm` shows bars."""
         model = load_model(checkpoint, dtype=dtype)
         self.options, self.config = options, model.config
-        self._reenactor = Reenactor(model, options.kind, options.motion, options.batch_size, options.motion_scale)
+        self.reenactor = Reenactor(model, options.kind, options.motion, options.batch_size, options.motion_scale)
         self._model, self._progress, self._reference_frame = model, progress, 0
 
     @functools.cached_property
@@ -94,7 +103,7 @@ class VideoReenactor:
         if driver.template:
             self._check_motion(driver.template, driver.path)
             return driver.template
-        codes = self._reenactor.codes(driver.views(self.config.image_size))
+        codes = self.reenactor.codes(driver.views(self.config.image_size))
         codes = np.stack(list(self._progress(codes, f"motion of {driver.path.name}", driver.num_frames)))
         return MotionTemplate(codes, KINDS[self.options.kind][0], self.network, driver.frame_rate, driver.times)
 
@@ -109,21 +118,21 @@ class VideoReenactor:
           ValueError: an input cannot be, or motion of another network or domain.
         """
         source, driver, size = self._source(source), self._driver(driver), self.config.image_size
-        self._reenactor.prepare(source.view(size))
+        self.reenactor.prepare(source.view(size))
         if motion is None and (self.options.whole_motion or driver.template):
             motion = self.motion(driver)
         views = driver.views(size) if self.options.side_by_side else itertools.repeat(None)
         if motion is None:
             # What is shown beside the result runs ahead of it by the batches under way, no more.
             seen, views = itertools.tee(views) if self.options.side_by_side else (driver.views(size), views)
-            codes = smooth(self._reenactor.codes(seen), self.options.smooth)
+            codes = smooth(self.reenactor.codes(seen), self.options.smooth)
         else:
             self._check_motion(motion, driver.path)
             codes = list(smooth(motion.codes, self.options.smooth))
             if self.options.motion == "relative":
                 self._reference_frame = self._reference(codes, driver.path)
-                self._reenactor.set_reference_code(codes[self._reference_frame])
-        for result, view in zip(self._reenactor.render(codes), views, strict=False):
+                self.reenactor.set_reference_code(codes[self._reference_frame])
+        for result, view in zip(self.reenactor.render(codes), views, strict=False):
             yield self._laid_out(source, result, view)
 
     def write(
@@ -163,7 +172,7 @@ class VideoReenactor:
 
     def _reference(self, codes: Sequence[np.ndarray], path: Path) -> int:
         number = self.options.reference_frame
-        number = self._reenactor.nearest(codes) if number == "best" else number
+        number = self.reenactor.nearest(codes) if number == "best" else number
         if number >= len(codes):
             raise ValueError(f"{path}: reference_frame = {number}, but there are {len(codes)} frames (from 0).")
         return number

@@ -66,9 +66,9 @@ def test_a_frame_beyond_the_end_is_no_frame_of_the_next_clip(prepared, tmp_path)
                 source.frame(0, index)
 
 
-@pytest.mark.parametrize(("split", "message"), [("train", "no split 'train': choose .*real_train"), (None, "splits")])
-def test_a_wrong_split_of_prepared_clips_is_told(prepared, split, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("split", ["train", None])
+def test_a_wrong_split_of_prepared_clips_is_told(prepared, split):
+    with pytest.raises(ValueError, match="no split 'train': choose .*real_train"):
         clips.open_clips(prepared, split)
 
 

@@ -1,48 +1,26 @@
 import collections
 import itertools
+import json
 
 import numpy as np
 import pytest
 
 from data_pipelines import loaders
-
-SIZE = 4
-
-
-class NumberedClips:
-    """Flat frames that say where they come from: red is the clip, green the frame, blue the source."""
-
-    def __init__(self, lengths, mark=0, size=SIZE):
-        self.lengths = lengths
-        self._mark = mark
-        self._size = size
-
-    def __len__(self):
-        return len(self.lengths)
-
-    def name(self, clip):
-        return f"clip{clip}"
-
-    def frame(self, clip, index):
-        return np.full((self._size, self._size, 3), (clip, index, self._mark), np.uint8)
-
-
-def places(images):
-    """(clip, frame, mark) of each row of a float batch, after a check that it is flat."""
-    assert images.dtype == np.float32 and images.shape[1:] == (SIZE, SIZE, 3)
-    levels = (images + 1) * 127.5
-    np.testing.assert_allclose(levels, levels[:, :1, :1].repeat(SIZE, 1).repeat(SIZE, 2), atol=1e-4)
-    return [tuple(row) for row in np.round(levels[:, 0, 0]).astype(int).tolist()]
+from data_pipelines.loaders import Reading
+from data_pipelines.sampling import Sampling
+from tests.data_pipelines.numbered_clips import (
+    SIZE,
+    NumberedClips,
+    RampClips,
+    UnevenClips,
+    assert_equal,
+    levels,
+    places,
+)
 
 
 def take(batches, count):
     return list(itertools.islice(batches, count))
-
-
-def assert_equal(left, right):
-    assert left.keys() == right.keys()
-    for key in left:
-        (assert_equal if isinstance(left[key], dict) else np.testing.assert_array_equal)(left[key], right[key])
 
 
 def test_a_pair_is_two_distinct_frames_of_one_clip():
@@ -125,10 +103,7 @@ def test_a_run_that_resumes_gets_what_it_would_have_got(kind):
 @pytest.mark.parametrize("count", [2, 8])
 def test_any_number_of_processes_makes_the_same_global_batches(kind, count):
     expected = take(KINDS[kind](CLIPS, 8, SIZE, 3, start_step=1), 3)
-    shares = [
-        take(KINDS[kind](CLIPS, 8, SIZE, 3, start_step=1, process_index=i, process_count=count), 3)
-        for i in range(count)
-    ]
+    shares = [take(KINDS[kind](CLIPS, 8, SIZE, 3, start_step=1, reading=Reading(i, count)), 3) for i in range(count)]
 
     def joined(parts):
         if isinstance(parts[0], dict):
@@ -140,13 +115,15 @@ def test_any_number_of_processes_makes_the_same_global_batches(kind, count):
         assert_equal(joined([share[step] for share in shares]), expected[step])
 
 
-def test_the_number_of_threads_changes_nothing():
-    for one, many in zip(
-        take(loaders.pair_batches(CLIPS, 4, SIZE, 0, num_threads=1, prefetch=1), 20),
-        take(loaders.pair_batches(CLIPS, 4, SIZE, 0, num_threads=4, prefetch=8), 20),
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_the_number_of_threads_changes_nothing(threads):
+    reading = Reading(num_threads=threads, prefetch=1)
+    for batch, expected in zip(
+        take(loaders.pair_batches(CLIPS, 4, SIZE, 0, reading=reading), 20),
+        take(loaders.pair_batches(CLIPS, 4, SIZE, 0), 20),
         strict=True,
     ):
-        assert_equal(one, many)
+        assert_equal(batch, expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,19 +140,16 @@ def test_seeds_differ_also_over_epochs(kind):
     ("change", "message"),
     [
         (dict(batch_size=0), "batch_size is 0"),
-        (dict(batch_size=6, process_count=4), "batch_size is 6: .* multiple of the 4 processes"),
+        (dict(batch_size=6, reading=Reading(0, 4)), "batch_size is 6: .* multiple of the 4 processes"),
         (dict(image_size=-4), "image_size is -4"),
         (dict(image_size=8), "is 4×4 .*image_size is 8"),
         (dict(seed=-1), "seed is -1"),
         (dict(start_step=-1), "start_step is -1"),
-        (dict(process_index=-1), "process_index is -1"),
-        (dict(process_index=2, process_count=2), "process_index is 2: of 2"),
-        (dict(process_count=0), "process_count is 0"),
-        (dict(num_threads=0), "num_threads is 0"),
-        (dict(prefetch=0), "prefetch is 0"),
         (dict(clips=NumberedClips([])), "no clips"),
         (dict(clips=NumberedClips([5, 1])), r"clip clip1 has 1 frame\(s\), 2 needed"),
         (dict(clips=NumberedClips([5, 0])), r"clip clip1 has 0 frame\(s\)"),
+        (dict(sampling=Sampling(min_distance=2)), r"clip clip2 has 2 frame\(s\), 3 needed: .* lower min_distance"),
+        (dict(reading=Reading(num_workers=2)), "num_workers is 2, which needs parsed absl flags"),
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
@@ -192,9 +166,129 @@ def test_a_source_clip_may_have_one_frame_but_not_none():
 
 
 def test_a_later_frame_of_another_size_is_named():
-    class Uneven(NumberedClips):
-        def frame(self, clip, index):
-            return np.zeros((SIZE, SIZE + clip, 3), np.uint8)
-
     with pytest.raises(ValueError, match="of clip clip1 is 5×4"):
-        take(loaders.pair_batches(Uneven([3, 3]), 2, SIZE, 0), 1)
+        take(loaders.pair_batches(UnevenClips([3, 3]), 2, SIZE, 0), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("process_index", -1, "process_index is -1: use at least 0"),
+        ("process_index", 1, "process_index is 1: of 1"),
+        ("process_count", 0, "process_count is 0"),
+        ("num_workers", -1, "num_workers is -1: use at least 0"),
+        ("num_threads", -1, "num_threads is -1: use at least 0"),
+        ("prefetch", 0, "prefetch is 0"),
+        ("max_bad_records", -1, "max_bad_records is -1"),
+    ],
+)
+def test_numbers_of_reading_are_checked(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        Reading(**{name: value})
+
+
+def test_the_rows_of_a_seed_stay_the_same_from_version_to_version():
+    # A run of an earlier version goes on with the batches that it would have had.
+    batch = next(loaders.analogy_batches(CLIPS, NumberedClips([4, 5]), 3, SIZE, 7, start_step=1_000))
+    assert {key: [place[:2] for place in places(images)] for key, images in batch.items()} == {
+        "reference": [(0, 6), (2, 0), (3, 2)],
+        "driving": [(0, 0), (2, 1), (3, 3)],
+        "source": [(0, 2), (1, 4), (1, 0)],
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_of_a_clip_keep_the_distances_asked_for(kind):
+    sampling = Sampling(min_distance=3, max_distance=5)
+    for batch in take(KINDS[kind](NumberedClips([7, 30, 4]), 6, SIZE, 0, sampling=sampling), 20):
+        for part in [batch] if "driving" in batch else batch.values():
+            first = places(part.get("reference", part["source"]))
+            distances = [abs(a[1] - b[1]) for a, b in zip(first, places(part["driving"]), strict=True)]
+            assert set(distances) <= {3, 4, 5}
+
+
+def test_by_identity_every_identity_serves_once_an_epoch():
+    clips = NumberedClips([3] * 6, identities=["a", "a", "a", "a", "b", "c"])
+    batches = take(loaders.pair_batches(clips, 3, SIZE, 0, sampling=Sampling(identity_balanced=True)), 60)
+    drawn = [sorted(clip for clip, _, _ in places(batch["source"])) for batch in batches]
+    assert all(a in (0, 1, 2, 3) and rest == [4, 5] for a, *rest in drawn)
+    assert min(collections.Counter(a for a, *_ in drawn).values()) > 5  # of 15 expected
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("weights", "rows"), [((1, 1), (8, 8)), ((3, 1), (12, 4)), ((0.1, 0.7), (2, 14))])
+def test_driver_weights_share_out_the_rows_of_a_step(weights, rows, count):
+    def batches(process, processes):
+        reading = Reading(process, processes)
+        return loaders.stage2_batches(CLIPS, CLIPS, 8, SIZE, 0, 5, reading=reading, driver_weights=weights)
+
+    whole = next(batches(0, 1))
+    parts = [next(batches(process, count)) for process in range(count)]
+    for kind, expected in zip(("r2c", "c2r"), rows, strict=True):
+        for key, images in whole[kind].items():
+            assert len(images) == expected
+            np.testing.assert_array_equal(np.concatenate([part[kind][key] for part in parts]), images)
+
+
+@pytest.mark.parametrize(
+    ("weights", "processes", "message"),
+    [
+        ((1, 2), 1, "give 5.33333 and 10.6667 of the 16 rows .* as with 5 and 11"),
+        ((5, 3), 4, "give 10 and 6 of .* multiple of the 4 process.* as with 8 and 8"),
+        ((1, 1000), 2, "as with 2 and 14"),
+        ((1000, 1), 2, "as with 14 and 2"),
+        ((0, 1), 1, "driver_weights are 0 and 1: use two numbers above 0"),
+        ((1, float("nan")), 1, "driver_weights are 1 and nan"),
+    ],
+)
+def test_driver_weights_that_do_not_fit_are_told(weights, processes, message):
+    with pytest.raises(ValueError, match=message):
+        loaders.stage2_batches(CLIPS, CLIPS, 8, SIZE, 0, reading=Reading(0, processes), driver_weights=weights)
+
+
+def test_frames_of_a_clip_are_mirrored_together_and_the_other_clip_by_itself():
+    clips = RampClips([3, 4])
+    seen = collections.Counter()
+    for batch in take(loaders.analogy_batches(clips, clips, 8, SIZE, 0, sampling=Sampling(flip=True)), 10):
+        slopes = [levels(batch[key])[:, 0, 1, 0] - levels(batch[key])[:, 0, 0, 0] for key in batch]
+        seen.update(zip(*(slope.tolist() for slope in slopes), strict=True))
+    # (reference, driving, source): 20 of each expected.
+    assert set(seen) == {(5, 5, 5), (5, 5, -5), (-5, -5, 5), (-5, -5, -5)} and min(seen.values()) > 8
+
+
+def test_frames_of_a_clip_change_colour_alike_and_the_other_clip_by_itself():
+    clips = RampClips([3, 4])
+    changes = set()
+    for batch in take(loaders.analogy_batches(clips, clips, 8, SIZE, 0, sampling=Sampling(colour_jitter=0.3)), 4):
+        np.testing.assert_array_equal(batch["reference"], batch["driving"])
+        changes.update(tuple(row) for key in ("driving", "source") for row in levels(batch[key])[:, 0, 0].tolist())
+    assert len(changes) > 60  # of 64 clips
+
+
+def test_augmentation_draws_no_other_frames():
+    plain, flat = (
+        take(loaders.pair_batches(CLIPS, 4, SIZE, 0, sampling=sampling), 5)
+        for sampling in (Sampling(), Sampling(flip=True))
+    )
+    for batch, expected in zip(flat, plain, strict=True):
+        assert_equal(batch, expected)  # pictures that are the same when mirrored
+
+
+def test_the_state_tells_whatever_changes_the_batches_and_nothing_else():
+    def state(clips=CLIPS, batch_size=4, seed=0, **options):
+        return loaders.stage2_batches(clips, NumberedClips([4]), batch_size, SIZE, seed, **options).state
+
+    assert json.loads(json.dumps(state())) == state(start_step=3, reading=Reading(1, 2, num_threads=1)) == state()
+    others = [
+        state(clips=NumberedClips([7, 30, 2, 12, 101])),
+        state(clips=NumberedClips([7, 30, 2, 12, 100], identities=list("aabcd"))),
+        state(batch_size=8),
+        state(seed=1),
+        state(driver_weights=(3, 1)),
+        *(state(sampling=Sampling(**{name: value})) for name, value in CHANGES.items()),
+    ]
+    assert all(other != state() for other in others)
+    assert state()["real"].startswith("5 clips of 151 frames, SHA-256 ")
+
+
+CHANGES = {"max_distance": 9, "identity_balanced": True, "flip": True, "colour_jitter": 0.1}

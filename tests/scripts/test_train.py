@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -13,7 +14,7 @@ import pytest
 from flax import nnx
 
 from data_pipelines import puppets, video_writer
-from toontalker_jax.checkpoints import load_model
+from toontalker_jax.checkpoints import TrainCheckpoints, load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"width": 16, "motion_slots": 2, "heads": 2, "channel_base": 512, "channel_cap": 16}
@@ -88,6 +89,32 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, stage1, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, params(tmp_path), params(stage1))
 
 
+def test_worker_processes_change_nothing(train, stage1, tmp_path):
+    done = train(tmp_path, steps=4, **{"data.workers": 2, "data.threads": 0})
+    assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path) == metrics(stage1)
+
+
+def test_a_run_is_not_continued_on_other_data(train, stage1):
+    done = train(stage1, steps=6, seed=1, **{"data.min_distance": 2})
+    message = "error: the checkpoint of step 4 was trained on other data: min_distance was 1, is 2; seed was 0, is 1."
+    assert done.returncode != 0 and done.stderr.splitlines()[-1].startswith(message), done.stderr
+    assert len(metrics(stage1)) == 4
+
+
+def test_bad_records_are_told_and_too_many_end_the_run(train, clips, tmp_path):
+    shutil.copytree(clips / "real", tmp_path / "damaged")
+    sorted((tmp_path / "damaged").iterdir())[1].write_bytes(b"no picture")
+    damaged = {"data.real": tmp_path / "damaged"}
+    done = train(tmp_path / "run", steps=2, **damaged)
+    assert done.returncode == 0 and "bad record 1, replaced by another draw: frame 1 of clip" in done.stderr
+    done = train(tmp_path / "other", steps=2, **damaged, **{"data.max_bad_records": 0})
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode != 0 and last.startswith("error: 1 bad record(s), more than max_bad_records = 0"), (
+        done.stderr
+    )
+
+
 def test_eight_devices_train_as_one_does(train, stage1, tmp_path):
     done = train(tmp_path, steps=4, devices=8)
     assert done.returncode == 0, done.stderr
@@ -95,12 +122,40 @@ def test_eight_devices_train_as_one_does(train, stage1, tmp_path):
         assert eight == pytest.approx(one, rel=1e-4)  # sums in another order
 
 
-def test_stage2_goes_on_from_stage1(train, stage1, clips, tmp_path):
-    sources = {"data.cartoon": clips / "cartoon", "data.real_split": "", "data.cartoon_split": ""}
-    done = train(tmp_path, "puppets.py:stage=2", steps=3, init=stage1, batch_size=1, **sources)
+@pytest.fixture(scope="module")
+def prepared(run_script, clips, tmp_path_factory):
+    """The clips as prepare_data.py writes them: 4 frames of an identity each."""
+    path = tmp_path_factory.mktemp("prepared") / "data"
+    done = run_script("prepare_data", "cartoon", f"--input={clips}", f"--output={path}", "--image_size=64")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+# The paper's losses by networks take minutes to compile.
+ALONE = {"weights.perceptual": 0.0, "weights.adversarial": 0.0}
+
+
+def test_the_papers_stage1_trains_from_prepared_data(train, prepared, tmp_path):
+    small = {f"model.{name}": value for name, value in TINY.items()} | {"model.image_size": 64}
+    done = train(tmp_path, "stage1.py", steps=2, batch_size=2, **small, **ALONE, **{"data.real": prepared})
+    assert done.returncode == 0, done.stderr
+    assert set(metrics(tmp_path)[0]) == {"step", "l1/real", "loss", "gradient_norm"}
+
+
+def test_the_papers_stage2_goes_on_and_keeps_what_it_was_told_of_the_data(train, stage1, prepared, tmp_path):
+    options = {"min_distance": 2, "max_distance": 3, "identity_balanced": True, "flip": True, "colour_jitter": 0.2}
+    options |= {"driver_weights.real": 3, "driver_weights.cartoon": 1, "first": 1}
+    sources = {f"data.{name}": value for name, value in (options | {"real": prepared, "cartoon": prepared}).items()}
+    done = train(tmp_path, "stage2.py", steps=3, init=stage1, batch_size=2, **ALONE, **sources)
     assert done.returncode == 0, done.stderr
     assert set(load_model(tmp_path).domains) == {"real", "cartoon"}
     assert {"analogy/r2c", "analogy/c2r", "l1/real", "l1/cartoon"} < set(metrics(tmp_path)[0])
+    with TrainCheckpoints(tmp_path, read_only=True) as saved:
+        data = saved.describe_step()[1]["metadata"]["data"]
+    assert data.pop("real").startswith("2 clips of 6 frames") and data.pop("cartoon").startswith("2 clips of 8 frames")
+    told = {name: value for name, value in options.items() if "." not in name and name != "first"}
+    rows = {"rows of r2c": 3, "rows of c2r": 1}
+    assert data == told | rows | {"seed": 0, "batch_size": 2, "image_size": 64, "first frame": 1}
 
 
 @pytest.mark.parametrize(
@@ -113,6 +168,8 @@ def test_stage2_goes_on_from_stage1(train, stage1, clips, tmp_path):
         ("video.py", {"steps": 9, "data.real": "nowhere.mp4"}, "nowhere.mp4"),
         ("video.py", {"steps": 9, "data.real": ""}, "--config.data.real"),
         ("video.py", {"steps": 9, "weights.perceptual": 1}, "--config.vgg"),
+        ("video.py", {"steps": 9, "data.min_distance": 4}, "4 frame(s), 5 needed: remove it, or lower min_distance"),
+        ("video.py", {"steps": 9, "data.workers": -1}, "num_workers is -1"),
         ("puppets.py:stage=2", {"steps": 9}, "--config.init"),
         ("puppets.py:stages=2", {"steps": 9}, "stages=2"),
     ],

@@ -15,6 +15,8 @@ from toontalker_jax.training.reporting import Reporter
 from toontalker_jax.training.sharding import make_mesh, replicated
 from toontalker_jax.training.state import TrainState
 
+DATA = {"seed": 0, "clips": "2 clips", "flip": False}
+
 
 def train_step(state, batch, vgg):
     """Adds the batch's mean to w. `grow` overflows at step 6."""
@@ -30,7 +32,7 @@ def start(mesh):
     return jax.device_put(state, replicated(mesh))
 
 
-def train(workdir, schedule):
+def train(workdir, schedule, data=DATA):
     """Runs the loop on batches 1, 2, 3 …, whose rows are counted from the step at which it starts."""
     mesh = make_mesh()
     run = loop.Run(
@@ -39,11 +41,12 @@ def train(workdir, schedule):
         pictures=lambda params, batch: {"grid": jnp.full((4, 4, 3), 1.0)},
         picture_batch={"x": np.ones(2, np.float32)},
         batches=lambda done: ({"x": np.full(2, n, np.float32)} for n in itertools.count(done + 1)),
+        data=data,
         schedule=schedule,
         mesh=mesh,
     )
     with TrainCheckpoints(workdir) as saved:
-        state = loop.resume(start(mesh), saved, mesh)
+        state = loop.resume(start(mesh), saved, mesh, data)
         reporter = Reporter(workdir, int(state.step))
         try:
             return loop.train(run, state, saved, reporter, ModelConfig(image_size=64), ("real",))
@@ -68,6 +71,22 @@ def test_a_run_goes_on_where_it_stopped_with_the_batches_that_follow(tmp_path):
     state = train(tmp_path, loop.Schedule(5, 1, 10, 10))
     assert float(state.generator["w"]) == 15
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_goes_on_only_with_the_data_it_began_with(tmp_path):
+    train(tmp_path, loop.Schedule(2, 1, 10, 10))
+    message = "step 2 was trained on other data: flip was False, is True; new was None, is 1; seed was 0, is 3. Set it"
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, loop.Schedule(3, 1, 10, 10), DATA | {"flip": True, "seed": 3, "new": 1})
+    assert lines(tmp_path)[-1]["step"] == 2
+    assert float(train(tmp_path, loop.Schedule(3, 1, 10, 10)).generator["w"]) == 1 + 2 + 3
+
+
+def test_a_checkpoint_that_tells_no_data_is_taken_with_a_warning(tmp_path, caplog):
+    with TrainCheckpoints(tmp_path) as saved:
+        saved.save(1, start(make_mesh())._asdict(), ModelConfig(image_size=64), ("real",))
+    train(tmp_path, loop.Schedule(2, 1, 10, 10))
+    assert "step 1 does not say on which data" in caplog.text
 
 
 @pytest.mark.parametrize("checkpoint_every", [1, 2, 7])

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -35,16 +36,36 @@ class Run(NamedTuple):
     pictures: Callable[[Any, Batch], dict[str, jax.Array]]
     picture_batch: Batch  # shown at every pictures_every; numpy
     batches: Callable[[int], Iterator[Batch]]  # from the number of steps already done; this process's rows, numpy
+    data: Mapping[str, Any]  # what decides the batches, besides the step; kept in the checkpoints, as JSON
     schedule: Schedule
     mesh: Mesh
 
 
-def resume(state: TrainState, checkpoints: TrainCheckpoints, mesh: Mesh) -> TrainState:
-    """`state` on the mesh, or the newest checkpoint of the workdir in its place."""
+def resume(state: TrainState, checkpoints: TrainCheckpoints, mesh: Mesh, data: Mapping[str, Any]) -> TrainState:
+    """`state` on the mesh, or the newest checkpoint of the workdir in its place.
+
+    Raises:
+      ValueError: that one was trained on other data than `data` says (see Run).
+    """
     state = jax.device_put(state, replicated(mesh))
     if checkpoints.latest_step() is None:
         return state
+    step, description = checkpoints.describe_step()
+    check_same_data(step, description["metadata"].get("data"), data)
     return TrainState(**checkpoints.restore(state._asdict()).state)
+
+
+def check_same_data(step: int, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Raise ValueError that names what of `now` differs from `before`, the data of the checkpoint of that step."""
+    if before is None:  # It is of a version that did not keep it.
+        logging.warning("The checkpoint of step %d does not say on which data it was trained: not compared.", step)
+        return
+    names = sorted({name for name in {**before, **now} if before.get(name) != now.get(name)})
+    if names:
+        listed = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names)
+        raise ValueError(
+            f"the checkpoint of step {step} was trained on other data: {listed}. Set it back, or use another workdir."
+        )
 
 
 def train(
@@ -74,7 +95,7 @@ def train(
             due = {name: step % getattr(schedule, name) == 0 or step == schedule.steps for name in schedule._fields}
             if due["checkpoint_every"]:
                 check_finite(step, metrics)
-                checkpoints.save(step, state._asdict(), config, domains)
+                checkpoints.save(step, state._asdict(), config, domains, {"data": dict(run.data)})
             if due["pictures_every"]:
                 grids = pictures(state.generator, picture_batch)
                 reporter.pictures(step, {name: to_uint8(grid) for name, grid in grids.items()})

@@ -54,12 +54,17 @@ class Objective(NamedTuple):
 Stage = Callable[[ToonTalker, Batch, Objective, nnx.Rngs | None], StageOutput]
 
 
+def unit_range(batch: Batch) -> Batch:
+    """8-bit pictures x become float32 x / 127.5 - 1, in [-1, 1]; float pictures stay as they are."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32) / 127.5 - 1 if x.dtype == jnp.uint8 else x, batch)
+
+
 def make_pictures(stage: Stage, networks: Networks) -> Callable[[Params, Batch], dict[str, jax.Array]]:
     """`pictures(generator parameters, batch) -> {name: [rows · S, columns · S, 3] in [-1, 1]}`: one row a sample."""
 
     def pictures(params: Params, batch: Batch) -> dict[str, jax.Array]:
         no_losses = Objective(collections.defaultdict(float))
-        output = stage(nnx.merge(networks.generator, params), batch, no_losses, None)
+        output = stage(nnx.merge(networks.generator, params), unit_range(batch), no_losses, None)
         return {
             name: jnp.concatenate([jnp.concatenate(list(column), axis=0) for column in columns], axis=1)
             for name, columns in output.pictures.items()
@@ -101,7 +106,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch, vgg: VGG19 | None) -> tuple[TrainState, Metrics]:
-        objective = Objective(weights, vgg)
+        objective, batch = Objective(weights, vgg), unit_range(batch)
         (total, output), gradient = jax.value_and_grad(generator_loss, has_aux=True)(
             state.generator, state, batch, stage, networks, objective, seed
         )

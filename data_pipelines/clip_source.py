@@ -1,0 +1,50 @@
+"""What a source of clips is, whatever it reads."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+class BadRecord(ValueError):
+    """A frame of an opened source that cannot be read or decoded; the message names the clip and where it lies."""
+
+
+class ClipSource(Protocol):
+    """Clips of one domain. Reading is thread-safe; a frame that cannot be read raises BadRecord."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """The number of frames of each clip."""
+        ...
+
+    @property
+    def identities(self) -> Sequence[str]:
+        """Who is seen in each clip; a clip of which nothing is known has an identity of its own."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of clips."""
+        ...
+
+    def name(self, clip: int) -> str:
+        """A name for messages and reports."""
+        ...
+
+    def frame(self, clip: int, index: int) -> np.ndarray:
+        """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
+        ...
+
+
+def check_index(clips: ClipSource, clip: int, index: int) -> None:
+    """Raises IndexError if the clip has no such frame."""
+    if not 0 <= index < clips.lengths[clip]:
+        raise IndexError(f"clip {clips.name(clip)} has no frame {index}: it has {clips.lengths[clip]}")
+
+
+def frame_range(name: str, length: int, first: int | None, last: int | None) -> range:
+    """The frames [first, last) of a clip of `length` frames."""
+    frames = range(first or 0, length if last is None else last)
+    if not 0 <= frames.start < frames.stop <= length:
+        raise ValueError(f"{name}: frames [{frames.start}, {frames.stop}) asked for, but it has {length}")
+    return frames

@@ -1,0 +1,1 @@
+"""From folders of videos and pictures to a TFDS data set of clips."""

@@ -1,0 +1,313 @@
+"""Cuts one input item, a video or pictures, into clips of square frames, each encoded.
+
+Raw items, in which a face moves about, are read twice: once to find the scenes and the faces, once to cut them out. Of
+a raw video no more is held in memory than the frames of one clip, encoded, and small numbers of every frame.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import cv2
+import numpy as np
+
+from data_pipelines import faces, transforms, video
+from data_pipelines.preparation import scenes
+
+KINDS = ("video", "frames", "strip", "image")
+CROPS = ("auto", "face", "none")
+
+_EVERY = 5  # Frames from look to look for faces …
+_LOOKS = 24  # … but at least about so many looks, where the length is known.
+
+
+@dataclasses.dataclass(frozen=True)
+class CutOptions:
+    """How items become clips.
+
+    Attributes:
+      image_size: side of the written frames in pixels.
+      crop: "auto" takes square frames as they are and cuts others by the face; "face" cuts all by the face; "none"
+        takes the central square.
+      detector: a cascade (.xml) or YuNet (.onnx) file; "" is OpenCV's own cascade.
+      crop_scale: side of the crop over that of the face, 1 or more.
+      min_side: crops with a smaller side, in pixels of the input, are dropped rather than enlarged; 0 is half of
+        image_size, rounded down.
+      min_frames: shorter clips are dropped, except for those of single images.
+      max_frames: longer scenes of raw items are divided into clips of about equal length; at least
+        2 * min_frames - 1, so that no part is too short.
+      min_face_share: of the looks at a scene, and at a clip, the share that has to find the face, 0 to 1.
+      jpeg_quality: 1 to 100; 0 is PNG.
+
+    Raises:
+      ValueError: a value out of range, or a detector that cannot be opened.
+    """
+
+    image_size: int = 256
+    crop: str = "auto"
+    detector: str = ""
+    crop_scale: float = faces.CROP_SCALE
+    min_side: int = 0
+    min_frames: int = 2
+    max_frames: int = 1024
+    min_face_share: float = 0.5
+    jpeg_quality: int = 95
+
+    def __post_init__(self) -> None:
+        if self.crop not in CROPS:
+            raise ValueError(f"crop is {self.crop!r}: choose {', '.join(CROPS)}")
+        ends = {"image_size": (1, None), "min_side": (0, None), "min_frames": (1, None), "jpeg_quality": (0, 100)}
+        for name, (low, high) in ends.items():
+            value = getattr(self, name)
+            if not (isinstance(value, int) and low <= value <= (value if high is None else high)):
+                raise ValueError(f"{name} is {value}: use a whole number from {low}{f' to {high}' if high else ' on'}")
+        if not (isinstance(self.max_frames, int) and self.max_frames >= 2 * self.min_frames - 1):
+            least = 2 * self.min_frames - 1
+            raise ValueError(
+                f"max_frames is {self.max_frames}: use {least} or more with min_frames = {self.min_frames}, "
+                "or the parts of a longer scene would be too short"
+            )
+        if not 1 <= self.crop_scale < math.inf:
+            raise ValueError(f"crop_scale is {self.crop_scale}: use a number from 1 on")
+        if not 0 <= self.min_face_share <= 1:
+            raise ValueError(f"min_face_share is {self.min_face_share}: use 0 to 1")
+        if self.detector:
+            try:
+                faces.open_detector(self.detector)
+            except faces.FaceError as error:
+                raise ValueError(f"detector is {error}") from None
+
+
+class CutClip(NamedTuple):
+    """One clip.
+
+    Attributes:
+      first: number of its first frame in the input; the others follow without a gap.
+      frames: encoded as JPEG or PNG, each of image_size × image_size pixels.
+      box: x, y, width, height of the square in pixels of the input; None if whole frames were taken.
+    """
+
+    first: int
+    frames: list[bytes]
+    box: tuple[int, int, int, int] | None
+
+
+class Dropped(NamedTuple):
+    """Frames `first` to `last` of the input, both included (None: the whole item), that are in no clip, and why."""
+
+    first: int | None
+    last: int | None
+    reason: str
+
+
+def cut(path: Path, kind: str, options: CutOptions) -> Iterator[CutClip | Dropped]:
+    """Cuts an item into clips: same item and options, same bytes.
+
+    Whole frames, or their central squares, become one clip of any length. In raw items (see `CutOptions.crop`) scenes
+    are told apart, in each the face that is seen most often is followed, and the scene is trimmed to where it is seen;
+    one steady square a clip holds it. Every frame of a raw item is in one clip or one `Dropped`, in their order.
+
+    Args:
+      path: a video file ("video"), a folder of images ("frames"), a picture with square frames side by side ("strip")
+        or a picture ("image").
+      kind: which of these.
+      options: how to cut.
+
+    Yields:
+      The clips and what is dropped. An item that is broken anywhere gives nothing but one `Dropped`.
+
+    Raises:
+      ValueError: at once for another kind; VideoError, one of these, if a raw item changes while it is cut.
+      FaceError: the detector cannot be opened.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}: choose {', '.join(KINDS)}")
+    return _cut(Path(path), kind, options)
+
+
+def _cut(path: Path, kind: str, options: CutOptions) -> Iterator[CutClip | Dropped]:
+    try:
+        frames = _open(path, kind)
+        shape = next(iter(frames)).shape[:2]
+        raw = options.crop == "face" or (options.crop == "auto" and shape[0] != shape[1])
+        if kind == "image":
+            options = dataclasses.replace(options, min_frames=1)
+        parts = _plan(frames, shape, options) if raw else [_whole(frames, shape, options)]
+    except (video.VideoError, OSError, av.FFmpegError, cv2.error) as error:
+        # The caller knows the item; a file in its folder stays named.
+        yield Dropped(None, None, video.reason(error).removeprefix(f"{path}: "))
+        return
+    yield from _cut_out(path, frames, parts, options) if raw else parts
+
+
+def _open(path: Path, kind: str) -> video.Section | Sequence[np.ndarray]:
+    """The frames, uint8 [H, W, 3], which can be iterated over several times."""
+    if kind in ("video", "frames"):
+        return video.Section(path, strict=True)
+    picture = video.read_image(path)
+    height, width = picture.shape[:2]
+    if kind == "image":
+        return [picture]
+    if width % height:
+        raise video.VideoError(f"not frames side by side: the width {width} is no multiple of the height {height}")
+    return [picture[:, start : start + height] for start in range(0, width, height)]
+
+
+def _whole(frames: Iterable[np.ndarray], shape: tuple[int, int], options: CutOptions) -> CutClip | Dropped:
+    """The clip of the frames' central squares."""
+    height, width = shape
+    if small := _too_small(min(height, width), options):
+        return Dropped(None, None, small)
+    encoded = [_encode(frame, options) for frame in frames]
+    if short := _too_short(len(encoded), options):
+        return Dropped(None, None, short)
+    box = None if height == width else faces.squared(faces.Box(0, 0, width, height), "crop")
+    return CutClip(0, encoded, box)
+
+
+def _encode(image: np.ndarray, options: CutOptions) -> bytes:
+    square = transforms.to_square(image, options.image_size)
+    if options.jpeg_quality == 0:
+        return transforms.encode_png(square)
+    return transforms.encode_jpeg(square, options.jpeg_quality)
+
+
+def _too_small(side: int, options: CutOptions) -> str:
+    """Why a crop of that side is dropped; "" if it is not."""
+    least = options.min_side or options.image_size // 2
+    return f"crop of {side} pixels, --min_side is {least}" if side < least else ""
+
+
+def _too_short(length: int, options: CutOptions) -> str:
+    least = options.min_frames
+    return f"{length} frame{'s' * (length != 1)}, --min_frames is {least}" if length < least else ""
+
+
+class _Piece(NamedTuple):
+    """A clip to be: its first and last frame in the input and the square to cut out."""
+
+    first: int
+    last: int
+    box: faces.Box
+
+
+class _Looks(NamedTuple):
+    """What was found in frames 0, every, 2 * every … of the input; `shape` is the frames' height and width."""
+
+    shape: tuple[int, int]
+    every: int
+    found: list[list[faces.Box]]
+
+    def between(self, first: int, last: int) -> range:
+        """The numbers of the looks within frames first to last."""
+        return range(-(-first // self.every), last // self.every + 1)
+
+    def trim(self, first: int, last: int, good: Collection[int]) -> tuple[int, int]:
+        """Frames first to last without those at an end whose look is not among the good ones, ascending."""
+        own, good = self.between(first, last), list(good)
+        start = first if good[0] == own[0] else good[0] * self.every
+        return start, last if good[-1] == own[-1] else good[-1] * self.every
+
+
+def _plan(
+    frames: video.Section | Sequence[np.ndarray], shape: tuple[int, int], options: CutOptions
+) -> list[_Piece | Dropped]:
+    """Reads a raw item once; returns what becomes of each of its frames, in their order."""
+    detector = faces.open_detector(options.detector)  # Not shared: a detector serves one thread.
+    known = frames.num_frames if isinstance(frames, video.Section) else len(frames)
+    every = _EVERY if known is None else max(1, min(_EVERY, known // _LOOKS))
+    every = min(every, (options.max_frames + 1) // 2)  # At least one look in each part of a divided scene.
+    looks, differences = _Looks(shape, every, []), scenes.Differences()
+    for number, frame in enumerate(frames):
+        differences.add(frame)
+        if number % every == 0:
+            looks.found.append(detector(frame))
+    table = differences.array()
+    starts = [0, *scenes.find_cuts(table), len(table)]
+    parts = (_plan_scene(a, b - 1, looks, options) for a, b in itertools.pairwise(starts))
+    return list(itertools.chain.from_iterable(parts))
+
+
+def _plan_scene(first: int, last: int, looks: _Looks, options: CutOptions) -> Iterator[_Piece | Dropped]:
+    """What becomes of the frames first to last, in which there is no cut."""
+    own = looks.between(first, last)
+    seen = {own[look]: box for look, box in faces.sightings(looks.found[own.start : own.stop])}
+    if reason := _too_short(last - first + 1, options) or _too_seldom("seen", len(seen), len(own), options):
+        yield Dropped(first, last, reason)
+        return
+    start, end = looks.trim(first, last, seen)
+    yield from _left_out(first, start - 1, f"the face is seen from frame {start} on")
+    count = -(-(end - start + 1) // options.max_frames)
+    bounds = [start + (end + 1 - start) * n // count for n in range(count + 1)]
+    for a, b in itertools.pairwise(bounds):
+        yield from _plan_piece(a, b - 1, seen, looks, options)
+    yield from _left_out(end + 1, last, f"the face is seen up to frame {end}")
+
+
+def _plan_piece(
+    first: int, last: int, seen: dict[int, faces.Box], looks: _Looks, options: CutOptions
+) -> Iterator[_Piece | Dropped]:
+    """What becomes of the frames first to last, with the face as look -> box."""
+    own = looks.between(first, last)
+    boxes = {look: seen[look] for look in own if look in seen}
+    if reason := _too_seldom("seen", len(boxes), len(own), options):
+        yield Dropped(first, last, reason)
+        return
+    square = faces.steady_box(list(boxes.values()), *looks.shape, options.crop_scale)
+    held = [look for look, box in boxes.items() if _holds(square, box)]
+    if reason := _too_small(square.width, options) or _too_seldom("in the crop", len(held), len(own), options):
+        yield Dropped(first, last, reason)
+        return
+    start, end = looks.trim(first, last, held)
+    if reason := _too_short(end - start + 1, options):
+        yield Dropped(first, last, f"the face is in the crop in {reason}")
+        return
+    yield from _left_out(first, start - 1, f"the face is in the crop from frame {start} on")
+    yield _Piece(start, end, square)
+    yield from _left_out(end + 1, last, f"the face is in the crop up to frame {end}")
+
+
+def _left_out(first: int, last: int, reason: str) -> Iterator[Dropped]:
+    if first <= last:
+        yield Dropped(first, last, reason)
+
+
+def _holds(square: faces.Box, face: faces.Box) -> bool:
+    """Whether the middle half of a face, each way, lies in the square; a way too long for the picture leaves it."""
+    return all(
+        start <= low + side / 4 and low + 3 * side / 4 <= start + square.width
+        for start, low, side in ((square.x, face.x, face.width), (square.y, face.y, face.height))
+    )
+
+
+def _too_seldom(where: str, count: int, looks: int, options: CutOptions) -> str:
+    """Why frames are dropped in which the face is there in so many looks; "" if they are not."""
+    if not looks:
+        return f"shorter than the {_EVERY} frames from one look for a face to the next"
+    if not count:
+        return f"no face {where} in {looks} look{'s' * (looks != 1)}: another --detector may find one"
+    if count / looks < options.min_face_share:
+        return f"the face is {where} in {count} of {looks} looks, --min_face_share is {options.min_face_share:g}"
+    return ""
+
+
+def _cut_out(
+    path: Path, frames: Iterable[np.ndarray], parts: list[_Piece | Dropped], options: CutOptions
+) -> Iterator[CutClip | Dropped]:
+    """Reads a raw item again, as far as it is needed, and does what was planned."""
+    iterator = iter(frames)
+    done = 0
+    for part in parts:
+        if isinstance(part, Dropped):
+            yield part
+            continue
+        chosen = itertools.islice(iterator, part.first - done, part.last + 1 - done)
+        encoded = [_encode(faces.crop(frame, part.box), options) for frame in chosen]
+        done = part.last + 1
+        if len(encoded) != part.last + 1 - part.first:
+            raise video.VideoError(f"{path}: changed while it was cut: start again")
+        yield CutClip(part.first, encoded, part.box)

@@ -1,0 +1,168 @@
+"""Finds the clips in a folder as people have it: every on-disk layout in use, without renaming anything.
+
+An item is a video file, a folder of frames, a picture with frames side by side, or (`single_images`) one picture:
+
+    [{train,test}/] person#video#start#end.mp4            VoxCeleb as FOMM cuts it: a file, or a folder of that name
+    [{train,test}/] person#video#utterance.txt#000.mp4    the same by utterances
+    [{train,test}/] [person/ …] clip.{mp4,mov,webm,gif …} any videos, at any depth
+    [{train,test}/] [person/ …] clip/*.png                any folders of frames
+    [{train,test}/] [person/ …] clip.png                  frames side by side: the width is a multiple of the height
+
+The identity is what stands before the first "#"; else a folder named as VoxCeleb names people, id00012; else the first
+folder (below the split's) that not all clips share; else the clip's own name.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_pipelines import video
+
+_VOXCELEB = re.compile(r"id\d{5}")
+SPLITS = dict(train="train", training="train", dev="train", test="test", val="val", valid="val", validation="val")
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """Something to make clips of.
+
+    Attributes:
+      name: its path below the input folder, with "/".
+      kind: "video", "frames" (a folder), "strip" (frames side by side) or "image".
+      identity: who is seen, as far as names tell.
+      split: the split whose folder it lies in, or None.
+      size: in bytes; of a folder, that of its first file times their number.
+    """
+
+    name: str
+    kind: str
+    identity: str
+    split: str | None
+    size: int
+
+
+def find_items(
+    folder: str | os.PathLike, single_images: bool = False, strips: str = "auto"
+) -> tuple[list[Item], list[tuple[str, str]]]:
+    """All items below a folder in the order of their names, and (name, reason) of the files that are none.
+
+    Hidden files are passed over. Folders at the top whose names are in SPLITS are splits. A folder that holds images is
+    one clip, unless they are strips; with `single_images` every image is an item and videos are none.
+
+    Args:
+      folder: the input.
+      single_images: see above.
+      strips: whether images are frames side by side: "yes", "no" or "auto", if the first that can be read is two or
+        more times as wide as high, by a whole number, and the names are not mere numbers, as those of frames are.
+
+    Raises:
+      ValueError: no such folder, it cannot be read, or nothing in it is an item.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder: name the one that holds the clips")
+    items: list[Item] = []
+    left_out: list[tuple[str, str]] = []
+    for place, files in _walk(root):
+        images, videos = [], []
+        for file in files:
+            suffix = file.suffix.lower()
+            if reason := _unusable(file, suffix, single_images):
+                name = file.relative_to(root).as_posix()
+                left_out.append((name.encode(errors="backslashreplace").decode(), reason))
+            else:
+                (images if suffix in video.IMAGE_SUFFIXES else videos).append(file)
+        items += [_item(root, file, "video") for file in videos]
+        if single_images:
+            items += [_item(root, file, "image") for file in images]
+        elif images and (strips == "yes" or (strips == "auto" and _are_strips(images))):
+            items += [_item(root, file, "strip") for file in images]
+        elif images:
+            items.append(_item(root, place, "frames"))
+    if not items:
+        wanted = "images" if single_images else "videos or folders of frames"
+        raise ValueError(f"{root}: no {wanted} in it ({len(left_out)} other files): name the folder that holds them")
+    depth = _shared_folders([below for item in items if len(below := _below_split(item)) > 1])
+    items = [dataclasses.replace(item, identity=_identity(_below_split(item), depth, root)) for item in items]
+    return sorted(items, key=lambda item: item.name), sorted(left_out)
+
+
+def _unusable(file: Path, suffix: str, single_images: bool) -> str:
+    """Why a file is no item and no part of one; "" if it is."""
+    if suffix not in video.IMAGE_SUFFIXES and (single_images or suffix not in video.VIDEO_SUFFIXES):
+        return "not an image" if single_images else "neither a video nor an image"
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8: rename it"
+    return "" if file.is_file() else "not a file, or a link to nothing"
+
+
+def measure(path: Path, kind: str) -> int:
+    """The size of an item in bytes: see `Item`. Raises OSError if it is not there."""
+    if kind != "frames":
+        return path.stat().st_size
+    files = video.frame_files(path)
+    return files[0].stat().st_size * len(files) if files else 0
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder with its files, hidden ones left out, in natural order."""
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}): mend its permissions")
+
+    above: dict[str, frozenset[str]] = {}  # A link to a folder above would lead round for ever.
+    for place, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        own = above.get(os.path.dirname(place), frozenset()) | {os.path.realpath(place)}
+        above[place] = own
+        folders[:] = sorted(n for n in folders if n[0] != "." and os.path.realpath(os.path.join(place, n)) not in own)
+        names = sorted((name for name in files if not name.startswith(".")), key=video.natural_key)
+        yield Path(place), [Path(place, name) for name in names]
+
+
+def _item(root: Path, path: Path, kind: str) -> Item:
+    parts = path.relative_to(root).parts
+    split = SPLITS.get(parts[0].lower()) if len(parts) > 1 else None
+    return Item("/".join(parts) or ".", kind, "", split, measure(path, kind))
+
+
+def _below_split(item: Item) -> list[str]:
+    return item.name.split("/")[1 if item.split else 0 :]
+
+
+def _shared_folders(paths: list[list[str]]) -> int:
+    """How many folders all paths begin with, as long as each has a further one."""
+    depth = 0
+    while all(len(path) > depth + 2 for path in paths) and len({path[depth] for path in paths}) == 1:
+        depth += 1
+    return depth
+
+
+def _identity(path: list[str], depth: int, root: Path) -> str:
+    own = root.resolve().name if path == ["."] else path[-1]  # The input folder itself may be the clip.
+    if "#" in own:
+        return own.split("#")[0]
+    if person := next(filter(_VOXCELEB.fullmatch, path[:-1]), None):
+        return person
+    below = path[depth:] if len(path) > depth + 1 else path
+    return below[0] if len(below) > 1 else _without_suffix(own)
+
+
+def _without_suffix(name: str) -> str:
+    path = Path(name)
+    return path.stem if path.suffix.lower() in (*video.VIDEO_SUFFIXES, *video.IMAGE_SUFFIXES) else name
+
+
+def _are_strips(images: list[Path]) -> bool:
+    if all(image.stem.isdecimal() for image in images):
+        return False
+    for image in images:
+        try:
+            height, width = video.read_image(image).shape[:2]
+            return width >= 2 * height and width % height == 0
+        except video.VideoError:
+            continue
+    return False

@@ -1,0 +1,73 @@
+"""Worker processes: the same batches, the same account of bad records, the same errors."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from data_pipelines import loaders
+from data_pipelines.clip_source import BadRecord
+from data_pipelines.loaders import Reading
+from data_pipelines.sampling import Sampling
+from tests.data_pipelines.numbered_clips import SIZE, NumberedClips, UnevenClips, assert_equal
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def parsed_flags():
+    """As under absl.app.run; and as before afterwards."""
+    was_parsed = flags.FLAGS.is_parsed()
+    flags.FLAGS.mark_as_parsed()
+    yield
+    if not was_parsed:
+        flags.FLAGS.unparse_flags()
+
+
+def run(count=7, **reading):
+    """Some batches of stage 2, and the bad records met."""
+    real = NumberedClips([4] * 6, mark=1, identities=list("aabbcd"), bad={(2, 1), (5, 0)})
+    cartoon = NumberedClips([3, 9], mark=2, bad={(1, 4)})
+    sampling = Sampling(min_distance=2, identity_balanced=True, flip=True, colour_jitter=0.2)
+    batches = loaders.stage2_batches(real, cartoon, 6, SIZE, 3, 2, sampling, Reading(**reading), (2, 1))
+    try:
+        return list(itertools.islice(batches, count)), batches.bad_records
+    finally:
+        batches.close()
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(2, 0), (4, 2)])
+def test_the_number_of_workers_changes_nothing(workers, threads):
+    batches, bad = run(num_workers=workers, num_threads=threads)
+    expected, bad_alone = run()
+    assert bad == bad_alone and len(bad) == 3
+    for batch, same in zip(batches, expected, strict=True):
+        assert_equal(batch, same)
+
+
+@pytest.mark.parametrize(
+    ("clips", "error", "message"),
+    [
+        (NumberedClips([3, 3], bad={(1, i) for i in range(3)}), BadRecord, "1 bad record.* clip1 in shard1: damaged"),
+        (UnevenClips([3, 3]), ValueError, "of clip clip1 is 5×4"),
+    ],
+)
+def test_what_goes_wrong_in_a_worker_is_said_here(clips, error, message):
+    batches = loaders.pair_batches(clips, 4, SIZE, 0, reading=Reading(num_workers=1, max_bad_records=0))
+    with pytest.raises(error, match=message):
+        list(itertools.islice(batches, 3))
+    batches.close()
+
+
+def test_a_worker_of_the_training_script_starts_no_device():
+    # A spawned process runs the main script again under this name, before it gets its work.
+    code = """
+import runpy
+runpy.run_path("scripts/train.py", run_name="__mp_main__")
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized(), "importing scripts/train.py starts a device"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
