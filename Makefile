@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: test demo lint
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py

@@ -24,6 +24,11 @@ from toontalker_jax.models.toontalker import ToonTalker
 TINY = ModelConfig(image_size=64, width=16, motion_slots=2, heads=2, channel_base=512, channel_cap=16)
 
 
+def pytest_collection_modifyitems(items):
+    """Scripts first: their files take minutes each, and nothing would run beside the last one."""
+    items.sort(key=lambda item: item.path.parent.name != "scripts")
+
+
 @pytest.fixture(scope="session")
 def tiny_model():
     """`tiny_model(domains, seed=0, config=TINY)`: a network of random kernels, drawn by numpy.

@@ -295,3 +295,15 @@ def test_sound_is_noticed(tmp_path, drivers):
     assert video.has_sound(film(tmp_path / "clip.mp4", 5, sound="aac"))
     for silent in (drivers["clip.mp4"], drivers["clip.gif"], drivers["frames"], tmp_path / "nothing.mp4"):
         assert not video.has_sound(silent)
+
+
+def test_strict_reading_tells_of_damage_that_is_filled_in_otherwise(tmp_path):
+    random = np.random.default_rng(0)
+    path = write(tmp_path / "a.mp4", random.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8))
+    assert len(list(video.Section(path, strict=True))) == 30
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+    assert len(list(video.Section(path))) == 30
+    with pytest.raises(video.VideoError, match=r"a.mp4: frame \d+ is damaged"):
+        list(video.Section(path, strict=True))

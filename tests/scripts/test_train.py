@@ -126,7 +126,8 @@ def test_eight_devices_train_as_one_does(train, stage1, tmp_path):
 def prepared(run_script, clips, tmp_path_factory):
     """The clips as prepare_data.py writes them: 4 frames of an identity each."""
     path = tmp_path_factory.mktemp("prepared") / "data"
-    done = run_script("prepare_data", "cartoon", f"--input={clips}", f"--output={path}", "--image_size=64")
+    options = ("--image_size=64", "--test_share=0", f"--output={path}")
+    done = run_script("prepare_data", "cartoon", f"--input={clips}", *options)
     assert done.returncode == 0, done.stderr
     return path
 
@@ -140,16 +141,20 @@ def test_the_papers_stage1_trains_from_prepared_data(train, prepared, tmp_path):
     done = train(tmp_path, "stage1.py", steps=2, batch_size=2, **small, **ALONE, **{"data.real": prepared})
     assert done.returncode == 0, done.stderr
     assert set(metrics(tmp_path)[0]) == {"step", "l1/real", "loss", "gradient_norm"}
+    with TrainCheckpoints(tmp_path, read_only=True) as saved:
+        assert saved.describe_step()[1]["metadata"]["data"]["clips"].startswith("2 clips of 8 frames")
 
 
 def test_the_papers_stage2_goes_on_and_keeps_what_it_was_told_of_the_data(train, stage1, prepared, tmp_path):
     options = {"min_distance": 2, "max_distance": 3, "identity_balanced": True, "flip": True, "colour_jitter": 0.2}
     options |= {"driver_weights.real": 3, "driver_weights.cartoon": 1, "first": 1}
     sources = {f"data.{name}": value for name, value in (options | {"real": prepared, "cartoon": prepared}).items()}
-    done = train(tmp_path, "stage2.py", steps=3, init=stage1, batch_size=2, **ALONE, **sources)
+    # tests/training/test_stages.py has the analogy loss, whose gradient takes another minute to compile.
+    losses = ALONE | {"weights.analogy": 0.0}
+    done = train(tmp_path, "stage2.py", steps=3, init=stage1, batch_size=2, **losses, **sources)
     assert done.returncode == 0, done.stderr
     assert set(load_model(tmp_path).domains) == {"real", "cartoon"}
-    assert {"analogy/r2c", "analogy/c2r", "l1/real", "l1/cartoon"} < set(metrics(tmp_path)[0])
+    assert set(metrics(tmp_path)[0]) == {"step", "l1/real", "l1/cartoon", "loss", "gradient_norm"}
     with TrainCheckpoints(tmp_path, read_only=True) as saved:
         data = saved.describe_step()[1]["metadata"]["data"]
     assert data.pop("real").startswith("2 clips of 6 frames") and data.pop("cartoon").startswith("2 clips of 8 frames")

@@ -55,8 +55,11 @@ Stage = Callable[[ToonTalker, Batch, Objective, nnx.Rngs | None], StageOutput]
 
 
 def unit_range(batch: Batch) -> Batch:
-    """8-bit pictures x become float32 x / 127.5 - 1, in [-1, 1]; float pictures stay as they are."""
-    return jax.tree.map(lambda x: x.astype(jnp.float32) / 127.5 - 1 if x.dtype == jnp.uint8 else x, batch)
+    """8-bit pictures x become float32 x / 127.5 - 1, in [-1, 1]; float pictures stay as they are.
+
+    As (2 x - 255) / 255 it rounds once, so that every program, on any number of devices, gets the same bits.
+    """
+    return jax.tree.map(lambda x: (2 * x.astype(jnp.float32) - 255) / 255 if x.dtype == jnp.uint8 else x, batch)
 
 
 def make_pictures(stage: Stage, networks: Networks) -> Callable[[Params, Batch], dict[str, jax.Array]]:
