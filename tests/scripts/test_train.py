@@ -90,12 +90,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, stage1, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, params(tmp_path), params(stage1))
 
 
-def test_worker_processes_change_nothing(train, stage1, tmp_path):
-    done = train(tmp_path, steps=4, **{"data.workers": 2, "data.threads": 0})
-    assert done.returncode == 0, done.stderr
-    assert metrics(tmp_path) == metrics(stage1)
-
-
 def test_a_run_is_not_continued_on_other_data(train, stage1):
     done = train(stage1, steps=6, seed=1, **{"data.min_distance": 2})
     message = "error: the checkpoint of step 4 was trained on other data: min_distance was 1, is 2; seed was 0, is 1."
@@ -134,15 +128,14 @@ def test_the_papers_stage1_trains_from_prepared_data_and_tells_bad_records(train
     shard.write_bytes(data)
     small = {f"model.{name}": value for name, value in TINY.items()} | {"model.image_size": 64}
     small |= {"data.real": tmp_path / "damaged", "steps": 2, "batch_size": 2}
+    small |= {"data.workers": 2, "data.threads": 0}
+    small |= {"model.dropout": 0.0}  # Random numbers would only cost compile time.
     done = train(tmp_path / "run", "stage1.py", **small, **ALONE)
     assert done.returncode == 0, done.stderr
     assert "bad record 1, replaced by another draw: frame " in done.stderr and shard.name in done.stderr
     assert set(metrics(tmp_path / "run")[0]) == {"step", "l1/real", "loss", "gradient_norm"}
     with TrainCheckpoints(tmp_path / "run", read_only=True) as saved:
         assert saved.describe_step()[1]["metadata"]["data"]["clips"].startswith("2 clips of 8 frames")
-    done = train(tmp_path / "other", "stage1.py", **small, **ALONE, **{"data.max_bad_records": 0})
-    last = done.stderr.splitlines()[-1]
-    assert done.returncode != 0 and last.startswith("error: 1 bad record(s), more than max_bad_records = 0"), last
 
 
 def test_the_papers_stage2_goes_on_and_keeps_what_it_was_told_of_the_data(train, stage1, prepared, tmp_path):
@@ -166,7 +159,6 @@ def test_the_papers_stage2_goes_on_and_keeps_what_it_was_told_of_the_data(train,
 @pytest.mark.parametrize(
     ("recipe", "overrides", "message"),
     [
-        ("video.py", {"modell": 1}, "modell"),
         ("video.py", {"model.widht": 1}, "widht"),
         ("video.py", {"steps": 0}, "steps = 0"),
         ("video.py", {"steps": 1}, "warmup_steps = 1"),
@@ -174,7 +166,6 @@ def test_the_papers_stage2_goes_on_and_keeps_what_it_was_told_of_the_data(train,
         ("video.py", {"steps": 9, "data.real": ""}, "--config.data.real"),
         ("video.py", {"steps": 9, "weights.perceptual": 1}, "--config.vgg"),
         ("video.py", {"steps": 9, "data.min_distance": 4}, "4 frame(s), 5 needed: remove it, or lower min_distance"),
-        ("video.py", {"steps": 9, "data.workers": -1}, "num_workers is -1"),
         ("puppets.py:stage=2", {"steps": 9}, "--config.init"),
         ("puppets.py:stages=2", {"steps": 9}, "stages=2"),
     ],
