@@ -15,7 +15,7 @@ class Sampling:
       min_distance: how many frames the two frames of a clip lie apart at least, from 1.
       max_distance: and at most; None: no limit.
       identity_balanced: every identity serves once an epoch, by one of its clips drawn at random, and not every clip.
-      flip, colour_jitter: as in augmentation.augment; off by default.
+      flip, colour_jitter: as in augmentation.draw_change; off by default.
 
     Raises:
       ValueError: a value out of its range.

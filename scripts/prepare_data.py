@@ -12,6 +12,7 @@ job does its part of the work; the same command without --shard then makes the d
 """
 
 import collections
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -27,49 +28,46 @@ from data_pipelines.preparation.prepare import prepare, target_folder
 
 _PUPPETS, _CUT = puppets.PuppetsConfig(), CutOptions()
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write to; must be absent or empty.", required=True)
-_IMAGE_SIZE = flags.DEFINE_integer(
+# Those without a name are read by `from_flags`.
+flags.DEFINE_integer(
     "image_size", None, f"Side of the frames in pixels; {_PUPPETS.image_size} for puppets, else {_CUT.image_size}."
 )
-_JPEG_QUALITY = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "jpeg_quality", _CUT.jpeg_quality, f"1 to 100, 0 is PNG. Puppets up to {puppets.PNG_UP_TO} px are always PNG."
 )
 _WORKERS = flags.DEFINE_integer("workers", os.cpu_count(), "Processes.")
 
-_SEED = flags.DEFINE_integer("seed", _PUPPETS.seed, "Puppets: seed of identities and motions.")
-_REAL_CLIPS = flags.DEFINE_integer("real_clips", _PUPPETS.real_clips, "Puppets: real training clips, an identity each.")
-_CARTOON_CLIPS = flags.DEFINE_integer("cartoon_clips", _PUPPETS.cartoon_clips, "Puppets: cartoon training clips.")
-_TEST_CLIPS = flags.DEFINE_integer("test_clips", _PUPPETS.test_clips, "Puppets: test clips of each domain.")
-_FRAMES = flags.DEFINE_integer("frames", _PUPPETS.frames, "Puppets: frames of a clip.")
+flags.DEFINE_integer("seed", _PUPPETS.seed, "Puppets: seed of identities and motions.")
+flags.DEFINE_integer("real_clips", _PUPPETS.real_clips, "Puppets: real training clips, an identity each.")
+flags.DEFINE_integer("cartoon_clips", _PUPPETS.cartoon_clips, "Puppets: cartoon training clips.")
+flags.DEFINE_integer("test_clips", _PUPPETS.test_clips, "Puppets: test clips of each domain.")
+flags.DEFINE_integer("frames", _PUPPETS.frames, "Puppets: frames of a clip.")
 
 _INPUT = flags.DEFINE_string("input", None, "Folder to read.")
 _SPLIT_FILE = flags.DEFINE_string("split_file", None, "CSV with the columns name (of a clip or identity) and split.")
 _TEST_SHARE = flags.DEFINE_float("test_share", 0.1, "Share of identities in `test` where neither folders nor file say.")
 _STRIPS = flags.DEFINE_enum("strips", "auto", ["auto", "yes", "no"], "Whether images hold frames side by side.")
-_CROP = flags.DEFINE_enum(
-    "crop", _CUT.crop, ["auto", "face", "none"], "auto: square frames as they are, others by the face."
-)
-_DETECTOR = flags.DEFINE_string("detector", _CUT.detector, "Cascade .xml or YuNet .onnx; OpenCV's cascade without it.")
-_CROP_SCALE = flags.DEFINE_float("crop_scale", _CUT.crop_scale, "Side of the crop over that of the face.")
-_MIN_SIDE = flags.DEFINE_integer("min_side", _CUT.min_side, "Drop smaller crops (pixels); 0: half of --image_size.")
-_MIN_FRAMES = flags.DEFINE_integer("min_frames", _CUT.min_frames, "Drop shorter clips.")
-_MAX_FRAMES = flags.DEFINE_integer("max_frames", _CUT.max_frames, "Divide longer scenes.")
-_MIN_FACE_SHARE = flags.DEFINE_float("min_face_share", _CUT.min_face_share, "Drop scenes with a face more seldom.")
+flags.DEFINE_enum("crop", _CUT.crop, ["auto", "face", "none"], "auto: square frames as they are, others by the face.")
+flags.DEFINE_string("detector", _CUT.detector, "Cascade .xml or YuNet .onnx; OpenCV's cascade without it.")
+flags.DEFINE_float("crop_scale", _CUT.crop_scale, "Side of the crop over that of the face.")
+flags.DEFINE_integer("min_side", _CUT.min_side, "Drop smaller crops (pixels); 0: half of --image_size.")
+flags.DEFINE_integer("min_frames", _CUT.min_frames, "Drop shorter clips.")
+flags.DEFINE_integer("max_frames", _CUT.max_frames, "Divide longer scenes.")
+flags.DEFINE_float("min_face_share", _CUT.min_face_share, "Drop scenes with a face more seldom.")
 _SHARD_MIB = flags.DEFINE_float("shard_mib", SHARD_BYTES / 2**20, "Size of a shard, roughly.", lower_bound=0)
 _SHARD = flags.DEFINE_string("shard", None, "i/N: do only the i-th of N parts of the work, i from 0.")
 _BEAM = flags.DEFINE_string("beam", None, "Flags for Apache Beam, as --beam='--runner=DirectRunner', which then works.")
 
 
+def from_flags(options: type) -> Any:
+    """A dataclass of the flags that are named as its fields; what has no value keeps its default."""
+    values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(options)}
+    return options(**{name: value for name, value in values.items() if value is not None})
+
+
 def prepare_puppets(_: str) -> None:
     """Renders the puppets as the flags say."""
-    config = puppets.PuppetsConfig(
-        image_size=_PUPPETS.image_size if _IMAGE_SIZE.value is None else _IMAGE_SIZE.value,
-        seed=_SEED.value,
-        real_clips=_REAL_CLIPS.value,
-        cartoon_clips=_CARTOON_CLIPS.value,
-        test_clips=_TEST_CLIPS.value,
-        frames=_FRAMES.value,
-        jpeg_quality=_JPEG_QUALITY.value,
-    )
+    config = from_flags(puppets.PuppetsConfig)
     written = puppets.prepare(_OUTPUT.value, config, _WORKERS.value)
     print(f"{_OUTPUT.value}: " + ("written" if written else "already there, complete and the same"))
 
@@ -78,17 +76,7 @@ def prepare_clips(name: str) -> None:
     """Cuts, writes and merges the clips of a folder as the flags say."""
     if not _INPUT.value:
         raise ValueError(f"{name} needs --input=FOLDER, which holds the clips")
-    options = CutOptions(
-        image_size=_CUT.image_size if _IMAGE_SIZE.value is None else _IMAGE_SIZE.value,
-        crop=_CROP.value,
-        detector=_DETECTOR.value,
-        crop_scale=_CROP_SCALE.value,
-        min_side=_MIN_SIDE.value,
-        min_frames=_MIN_FRAMES.value,
-        max_frames=_MAX_FRAMES.value,
-        min_face_share=_MIN_FACE_SHARE.value,
-        jpeg_quality=_JPEG_QUALITY.value,
-    )
+    options = from_flags(CutOptions)
     items, left_out = find_items(_INPUT.value, single_images=name == "images", strips=_STRIPS.value)
     shard_bytes = max(1, round(_SHARD_MIB.value * 2**20))
     plan = make_plan(name, items, left_out, options, _SPLIT_FILE.value, _TEST_SHARE.value, shard_bytes)

@@ -4,20 +4,18 @@ TFDS has its own Beam writer; it writes ArrayRecord without TensorFlow too, but 
 cannot go on where it was. Here Beam only hands out the shards of the plan, so it writes the same bytes as processes do.
 """
 
-import functools
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from data_pipelines.preparation.plan import Plan, Shard
-from data_pipelines.preparation.shards import write_shard
+from data_pipelines.preparation.plan import Shard
 
 
-def write_shards(plan: Plan, todo: Sequence[Shard], source: Path, work: Path, options: Sequence[str]) -> None:
-    """Writes the shards `todo`; the workers read `source` and write `work`, which all of them have to reach.
+def write_shards(todo: Sequence[Shard], write: Callable[[Shard], None], beam_options: Sequence[str]) -> None:
+    """Writes the shards `todo`; the workers have to reach what `write` reads and writes.
 
     Args:
-      plan, todo, source, work: as for `write_shard`.
-      options: Beam's own flags: ["--runner=DirectRunner", "--direct_num_workers=2"] …
+      todo: the shards.
+      write: writes one; it is sent to the workers.
+      beam_options: Beam's own flags: ["--runner=DirectRunner", "--direct_num_workers=2"] …
 
     Raises:
       ValueError: apache-beam is not installed.
@@ -27,11 +25,5 @@ def write_shards(plan: Plan, todo: Sequence[Shard], source: Path, work: Path, op
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
         raise ValueError("apache-beam is not installed: pip install 'toontalker-jax[beam]', or use --workers") from None
-    with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
-        write = functools.partial(_write, plan, source, work)
-        _ = pipeline | beam.Create([shard.index for shard in todo]) | beam.Reshuffle() | beam.Map(write)
-
-
-def _write(plan: Plan, source: Path, work: Path, index: int) -> int:
-    write_shard(plan, plan.shards[index], source, work)
-    return index
+    with beam.Pipeline(options=PipelineOptions(list(beam_options))) as pipeline:
+        _ = pipeline | beam.Create(todo) | beam.Reshuffle() | beam.Map(write)

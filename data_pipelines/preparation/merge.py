@@ -138,7 +138,7 @@ def _write_info(plan: Plan, target: Path, tables: dict, descriptions: dict[str, 
         name=plan.name, version=tfds.core.Version(VERSION), data_dir=os.fspath(target), module_name=__name__
     )
     metadata = tfds.core.MetadataDict(
-        fingerprint=plan.fingerprint(),
+        fingerprint=plan.fingerprint,
         options=dataclasses.asdict(plan.options),
         clips=tables,
         shard_bytes={split: [told["bytes"] for told in own] for split, own in descriptions.items()},

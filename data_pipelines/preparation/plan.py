@@ -6,6 +6,7 @@ processes or machines make the same ones.
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -50,6 +51,7 @@ class Plan:
         """The splits, in the order of their shards."""
         return list(dict.fromkeys(shard.split for shard in self.shards))
 
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all of this."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()

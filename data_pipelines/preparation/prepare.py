@@ -1,13 +1,14 @@
 """Runs a plan: writes its shards by several processes, goes on where an interrupted run was, and merges them."""
 
 import concurrent.futures
+import functools
 import json
 import multiprocessing
 import multiprocessing.connection
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,13 @@ def prepare(
     _claim(plan, work)
     own = plan.shards[job[0] :: job[1]]
     todo = [shard for shard in own if not shard_files(work, shard)[1].exists()]
+    write = functools.partial(write_shard, options=plan.options, source=Path(source), folder=work)
     if beam_options is not None:
-        beam_pipeline.write_shards(plan, todo, Path(source), work, beam_options)
+        beam_pipeline.write_shards(todo, write, beam_options)
         todo = []
     total, left = (sum(len(shard.items) for shard in some) for some in (own, todo))
     with tqdm(total=total, initial=total - left, unit="item", desc=plan.name) as bar:
-        for shard in _run(plan, todo, Path(source), work, workers):
+        for shard in _run(todo, write, work, workers):
             bar.update(len(shard.items))
     if job[1] > 1:
         return None
@@ -89,7 +91,7 @@ def is_complete(plan: Plan, output: str | os.PathLike) -> bool:
     """
     output, target = Path(output), target_folder(output, plan)
     if (target / INFO).exists():
-        if read_json(target / "metadata.json").get("fingerprint") != plan.fingerprint():
+        if read_json(target / "metadata.json").get("fingerprint") != plan.fingerprint:
             raise FileExistsError(f"{target} was made of another input or with other options: choose another output")
         for split in read_tables(target):
             PreparedClips(target, split)  # Raises if a shard is missing or cut off.
@@ -107,30 +109,28 @@ def _claim(plan: Plan, work: Path) -> None:
     """Marks the folder of unfinished shards as this plan's. Raises FileExistsError if it is another's."""
     mark = work / "plan.json"
     if mark.exists():
-        if read_json(mark).get("fingerprint") != plan.fingerprint():
+        if read_json(mark).get("fingerprint") != plan.fingerprint:
             raise FileExistsError(
                 f"{work} is of an interrupted run with another input or other options: repeat those, or delete it"
             )
         return
     work.mkdir(parents=True, exist_ok=True)
     unfinished = work / f"plan.{os.getpid()}.partial"
-    unfinished.write_text(json.dumps({"fingerprint": plan.fingerprint()}))
+    unfinished.write_text(json.dumps({"fingerprint": plan.fingerprint}))
     os.replace(unfinished, mark)
 
 
-def _run(plan: Plan, todo: list[Shard], source: Path, work: Path, workers: int) -> Iterator[Shard]:
+def _run(todo: list[Shard], write: Callable[[Shard], None], work: Path, workers: int) -> Iterator[Shard]:
     """Writes the shards, in this process or several, and yields each as it is done."""
     if workers == 1:
         for shard in todo:
-            write_shard(plan, shard, source, work)
+            write(shard)
             yield shard
         return
     # Spawned, not forked: the caller may hold threads (jax, TFDS), and a forked copy of a held lock never opens.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start_worker, (plan, source, work)
-    )
+    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
     try:
-        futures = {pool.submit(_write_numbered, shard.index): shard for shard in todo}
+        futures = {pool.submit(write, shard): shard for shard in todo}
         for future in concurrent.futures.as_completed(futures):
             future.result()
             yield futures[future]
@@ -146,12 +146,7 @@ def _run(plan: Plan, todo: list[Shard], source: Path, work: Path, workers: int) 
         pool.shutdown(cancel_futures=True)
 
 
-_assignment: tuple[Plan, Path, Path] | None = None  # Of a worker: sent once, not with every shard.
-
-
-def _start_worker(plan: Plan, source: Path, work: Path) -> None:
-    global _assignment
-    _assignment = plan, source, work
+def _start_worker() -> None:
     cv2.setNumThreads(1)  # The cores are for the processes.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -160,8 +155,3 @@ def _end_with_parent() -> None:
     """A killed parent cannot end its workers, which would wait for work for ever."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
-
-
-def _write_numbered(index: int) -> None:
-    plan, source, work = _assignment
-    write_shard(plan, plan.shards[index], source, work)

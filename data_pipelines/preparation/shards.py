@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from data_pipelines import video
 from data_pipelines.preparation import cutting
 from data_pipelines.preparation.cutting import CutOptions
 from data_pipelines.preparation.layouts import Item, measure
-from data_pipelines.preparation.plan import Plan, Shard
+from data_pipelines.preparation.plan import Shard
 
 
 def features(options: CutOptions) -> tfds.features.FeaturesDict:
@@ -43,12 +43,12 @@ def shard_files(folder: Path, shard: Shard) -> tuple[Path, Path]:
     return stem.with_suffix(".array_record"), stem.with_suffix(".json")
 
 
-def write_shard(plan: Plan, shard: Shard, source: Path, folder: Path) -> None:
+def write_shard(shard: Shard, options: CutOptions, source: Path, folder: Path) -> None:
     """Cuts the shard's items and writes their frames. Same input, same bytes.
 
     Args:
-      plan: the whole work.
-      shard: the part of it to do.
+      shard: the part of the work to do.
+      options: how to cut and to encode.
       source: the input folder.
       folder: where the two files go.
 
@@ -63,12 +63,14 @@ def write_shard(plan: Plan, shard: Shard, source: Path, folder: Path) -> None:
     try:
         with _record_writer(unfinished) as write:
             for item in shard.items:
-                for result in _cut(item, source / item.name, plan.options):
+                path = source / item.name
+                source_hash = functools.cache(functools.partial(_file_hash, path))  # A long video gives many clips.
+                for result in _cut(item, path, options):
                     if isinstance(result, cutting.Dropped):
                         told["dropped"].append({"source": item.name, **result._asdict()})
                     else:
-                        told["clips"].append(_clip_row(item, result, source / item.name))
-                        write(result.frames, told["clips"][-1]["name"], plan.options)
+                        told["clips"].append(_clip_row(item, result, source_hash()))
+                        write(result.frames, told["clips"][-1]["name"], options)
         told["bytes"] = unfinished.stat().st_size
         os.replace(unfinished, records)
         unfinished.write_text(json.dumps(told))
@@ -133,7 +135,7 @@ def _not_written(path: Path, error: Exception) -> OSError:
     return OSError(f"{path.parent}: cannot be written ({error}): free space there, then start again to go on")
 
 
-def _clip_row(item: Item, clip: cutting.CutClip, path: Path) -> dict[str, Any]:
+def _clip_row(item: Item, clip: cutting.CutClip, source_hash: str) -> dict[str, Any]:
     """The clip's row in the table, but for its start."""
     return {
         "name": item.name if clip.box is None else f"{item.name}@{clip.first}",
@@ -142,26 +144,22 @@ def _clip_row(item: Item, clip: cutting.CutClip, path: Path) -> dict[str, Any]:
         "source": item.name,
         "first": clip.first,
         "box": clip.box and list(clip.box),
-        "source_sha256": _file_hash(path),
-        "sha256": frames_hash(clip.frames),
+        "source_sha256": source_hash,
+        "sha256": joined_hash(clip.frames),
     }
 
 
-def frames_hash(frames: list[bytes]) -> str:
-    """SHA-256 over a clip's encoded frames, one after the other."""
+def joined_hash(parts: Iterable[bytes]) -> str:
+    """SHA-256 over all parts, one after the other."""
     digest = hashlib.sha256()
-    for frame in frames:
-        digest.update(frame)
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()
 
 
-@functools.lru_cache(maxsize=1)  # A long video gives many clips.
 def _file_hash(path: Path) -> str:
     """SHA-256 of a file, or of the images of a folder one after the other, in their order."""
-    digest = hashlib.sha256()
-    files = video.frame_files(path) if path.is_dir() else [path]
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
+    if path.is_dir():
+        return joined_hash(file.read_bytes() for file in video.frame_files(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,6 @@ the end of every round (of this process, in MiB).
 """
 
 import concurrent.futures
-import itertools
 import os
 import resource
 import statistics
@@ -42,16 +41,14 @@ def decoding_rate(records: list[bytes], threads: int) -> float:
 
     def decode(first: int) -> int:
         count, end = 0, time.perf_counter() + _SECONDS.value
-        for record in itertools.islice(itertools.cycle(records), first, None):
-            transforms.decode(record)
+        while time.perf_counter() < end:
+            transforms.decode(records[(first + count) % len(records)])
             count += 1
-            if time.perf_counter() > end:
-                return count
-        raise AssertionError("endless")
+        return count
 
     start = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        frames = sum(pool.map(decode, range(0, len(records), max(1, len(records) // threads))[:threads]))
+        frames = sum(pool.map(decode, range(threads)))
     return frames / (time.perf_counter() - start)
 
 
@@ -75,7 +72,7 @@ def measure_loader(clips: PreparedClips, records: list[bytes], cores: int, readi
     batches = pair_batches(clips, _PAIRS.value, clips.image_size, seed=0, reading=reading)
     for _ in range(20):
         next(batches)  # fills the buffers
-    before, decoding, loading = memory(), [], []
+    used, decoding, loading = [memory()], [], []
     for _ in range(_ROUNDS.value):
         # The loader fills its buffers while nothing is asked of it: let it come to rest.
         time.sleep(0.5)
@@ -83,7 +80,7 @@ def measure_loader(clips: PreparedClips, records: list[bytes], cores: int, readi
         for _ in range(20):
             next(batches)
         loading.append(loading_rate(batches))
-    after = memory()
+        used.append(memory())
     batches.close()
     pairs = statistics.median(loading)
     return {
@@ -92,7 +89,7 @@ def measure_loader(clips: PreparedClips, records: list[bytes], cores: int, readi
         "frames_per_s_a_core": 2 * pairs / cores,
         "decoding_frames_per_s": statistics.median(decoding),
         "share_of_decoding": statistics.median(2 * p / d for p, d in zip(loading, decoding, strict=True)),
-        "memory_mib": [round(before), round(after)],
+        "memory_mib": [round(number) for number in used],
     }
 
 

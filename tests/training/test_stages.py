@@ -12,7 +12,7 @@ from tests.conftest import TINY
 from toontalker_jax.training import state as training_state
 from toontalker_jax.training.stage1 import stage1
 from toontalker_jax.training.stage2 import stage2
-from toontalker_jax.training.step import Objective, generator_loss, make_train_step, unit_range
+from toontalker_jax.training.step import Objective, generator_loss, make_train_step
 
 ADAM = {"learning_rate": 2e-3, "warmup_steps": 0, "decay": "none", "beta1": 0.9, "beta2": 0.99, "multipliers": {}}
 WEIGHTS = {"l1": 0.0, "image_gradient": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
@@ -179,12 +179,3 @@ def test_a_multiplier_without_its_part_is_an_error():
     optimizer = training_state.make_optimizer(ADAM | {"multipliers": {"brain": 2.0}}, 100)
     with pytest.raises(ValueError, match="brain is none of generator"):
         optimizer.init({"generator": jnp.ones(3)})
-
-
-def test_pictures_of_eight_bits_become_the_unit_range_and_others_stay():
-    levels = np.arange(256, dtype=np.uint8)
-    values = jax.jit(unit_range)({"r2c": {"source": levels, "driving": levels / np.float32(255)}})["r2c"]
-    assert values["source"].dtype == np.float32
-    np.testing.assert_allclose(values["source"], np.arange(256) / 127.5 - 1, atol=1e-7)
-    np.testing.assert_array_equal(values["driving"], levels / np.float32(255))
-

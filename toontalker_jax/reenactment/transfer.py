@@ -10,6 +10,7 @@ from flax import nnx
 
 from toontalker_jax.models import layers
 from toontalker_jax.models import motion as motion_terms
+from toontalker_jax.models.pixels import unit_range
 from toontalker_jax.models.toontalker import Source, ToonTalker
 
 # Driver domain and source domain of each kind: "r2c" = a real video drives a cartoon source, as in the official script.
@@ -80,12 +81,12 @@ class Reenactor:
         @jax.jit
         def encode_source(state, picture):
             model = nnx.merge(graph, state)
-            source = _to_float(picture)
+            source = unit_range(picture)
             return model.encode_source(source_domain, source), model.motion_codes(source_domain, source)
 
         @jax.jit
         def driving_codes(state, frames):
-            return nnx.merge(graph, state).motion_codes(driver_domain, _to_float(frames)).reference_to_driving
+            return nnx.merge(graph, state).motion_codes(driver_domain, unit_range(frames)).reference_to_driving
 
         @jax.jit
         def decode(state, source, codes, w_r1, w_rd, scale):
@@ -207,10 +208,6 @@ def _one_ahead(batches: Iterable[tuple[jax.Array, int]]) -> Iterator[np.ndarray]
         under_way = batch
     if under_way is not None:
         yield from np.asarray(under_way[0])[: under_way[1]]
-
-
-def _to_float(pictures: jax.Array) -> jax.Array:
-    return pictures.astype(jnp.float32) / 127.5 - 1
 
 
 def _to_uint8(pictures: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from flax import nnx
 
 from toontalker_jax import losses
 from toontalker_jax.models.perceptual import VGG19, perceptual_loss
+from toontalker_jax.models.pixels import unit_range
 from toontalker_jax.models.toontalker import ToonTalker
 from toontalker_jax.training.state import Networks, Optimizers, Params, TrainState
 
@@ -54,20 +55,13 @@ class Objective(NamedTuple):
 Stage = Callable[[ToonTalker, Batch, Objective, nnx.Rngs | None], StageOutput]
 
 
-def unit_range(batch: Batch) -> Batch:
-    """8-bit pictures x become float32 x / 127.5 - 1, in [-1, 1]; float pictures stay as they are.
-
-    As (2 x - 255) / 255 it rounds once, so that every program, on any number of devices, gets the same bits.
-    """
-    return jax.tree.map(lambda x: (2 * x.astype(jnp.float32) - 255) / 255 if x.dtype == jnp.uint8 else x, batch)
-
-
 def make_pictures(stage: Stage, networks: Networks) -> Callable[[Params, Batch], dict[str, jax.Array]]:
     """`pictures(generator parameters, batch) -> {name: [rows · S, columns · S, 3] in [-1, 1]}`: one row a sample."""
 
     def pictures(params: Params, batch: Batch) -> dict[str, jax.Array]:
         no_losses = Objective(collections.defaultdict(float))
-        output = stage(nnx.merge(networks.generator, params), unit_range(batch), no_losses, None)
+        batch = jax.tree.map(unit_range, batch)
+        output = stage(nnx.merge(networks.generator, params), batch, no_losses, None)
         return {
             name: jnp.concatenate([jnp.concatenate(list(column), axis=0) for column in columns], axis=1)
             for name, columns in output.pictures.items()
@@ -109,7 +103,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch, vgg: VGG19 | None) -> tuple[TrainState, Metrics]:
-        objective, batch = Objective(weights, vgg), unit_range(batch)
+        objective, batch = Objective(weights, vgg), jax.tree.map(unit_range, batch)
         (total, output), gradient = jax.value_and_grad(generator_loss, has_aux=True)(
             state.generator, state, batch, stage, networks, objective, seed
         )

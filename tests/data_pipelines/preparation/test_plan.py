@@ -96,7 +96,7 @@ def test_the_splits_have_shards_of_their_own():
 
 def test_the_fingerprint_tells_other_inputs_and_options():
     made = plan(items(5))
-    assert made.fingerprint() == plan(items(5)).fingerprint()
+    assert made.fingerprint == plan(items(5)).fingerprint
     others = [
         plan(items(6)),
         plan(items(5, size=11)),
@@ -105,4 +105,4 @@ def test_the_fingerprint_tells_other_inputs_and_options():
         make_plan("faces", items(5), [("notes.txt", "no clip")], OPTIONS),
         make_plan("faces", items(5), [], dataclasses.replace(OPTIONS, jpeg_quality=50)),
     ]
-    assert len({made.fingerprint(), *(other.fingerprint() for other in others)}) == 7
+    assert len({made.fingerprint, *(other.fingerprint for other in others)}) == 7

@@ -203,7 +203,7 @@ def test_what_is_complete_but_damaged_is_told(tree, tmp_path):
 
 
 def test_a_worker_that_dies_is_told_with_what_it_had(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "_write_numbered", die)
+    monkeypatch.setattr(prepare, "write_shard", die)
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished/shard-00003.77.partial").write_text("")
     name = make(tree).shards[3].items[0].name
@@ -211,7 +211,7 @@ def test_a_worker_that_dies_is_told_with_what_it_had(tree, tmp_path, monkeypatch
         prepare.prepare(make(tree), tree, tmp_path, workers=2)
 
 
-def die(_):
+def die(*_, **__):
     os._exit(1)
 
 
