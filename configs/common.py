@@ -30,6 +30,8 @@ def base() -> ml_collections.ConfigDict:
     config.init = ""  # stage 2: the stage-1 workdir or checkpoint; stage 1: "" or a checkpoint to go on from
     config.steps = 0
     config.batch_size = 0  # in all; stage 2 takes this many tuples in each direction
+    config.accumulate = 1  # parts that a batch is computed in, one after another, to save memory
+    config.mesh = {"fsdp": 1}  # devices that share one copy of the training state; divides their number
     config.model = dataclasses.asdict(ModelConfig())  # the released network
     config.data = {"real": "", "cartoon": "", "real_split": "", "cartoon_split": ""}
     config.data.first, config.data.last = 0, 0  # a single video: its frames first … last - 1; 0, 0 means all
@@ -42,8 +44,13 @@ def base() -> ml_collections.ConfigDict:
     config.weights = {"l1": 1.0, "image_gradient": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
     config.vgg = ""  # torchvision's vgg19 file, or "random" for untrained features; read if perceptual is weighted
     config.optimizer = {"learning_rate": 0.0, "warmup_steps": 0, "decay": "none", "beta1": 0.0, "beta2": 0.99}
+    # The rate is meant for reference_batch and scales with (batch_size / reference_batch)^batch_exponent.
+    config.optimizer.update(reference_batch=64, batch_exponent=0.0, clip_norm=0.0)  # 0: the gradient is not clipped
     config.optimizer.multipliers = {}  # {"motion_encoder": 5.0}: factors on the learning rate of parts of the model
     config.discriminator_optimizer = config.optimizer.copy_and_resolve_references()
+    config.ema_images = 0  # half-life of the average of the generator's parameters, in pairs or tuples; 0: none
+    config.r1 = {"gamma": 0.0, "every": 16}  # StyleGAN2's lazy gradient penalty; 0: none
+    config.keep_newest, config.keep_every = 2, 0  # checkpoints; the latter in addition for good, in steps; 0: none
     config.log_every, config.pictures_every, config.checkpoint_every = 50, 1000, 1000
     return config
 

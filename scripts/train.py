@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import sys
 
 import jax
 from absl import app, flags, logging
@@ -28,12 +29,10 @@ from toontalker_jax.convert.vgg import load_vgg19
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.perceptual import VGG19
 from toontalker_jax.models.toontalker import ToonTalker
-from toontalker_jax.training import loop, sharding
+from toontalker_jax.training import loop, preemption, setup
 from toontalker_jax.training.reporting import Reporter
-from toontalker_jax.training.stage1 import stage1
-from toontalker_jax.training.stage2 import stage2
-from toontalker_jax.training.state import Optimizers, create_state, make_optimizer, start_stage2
-from toontalker_jax.training.step import make_pictures, make_train_step
+from toontalker_jax.training.sharding import Layout, make_mesh
+from toontalker_jax.training.state import start_stage2
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe in configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
@@ -42,12 +41,14 @@ flags.mark_flag_as_required("config")
 
 def initial_model(config: ConfigDict) -> ToonTalker:
     """The network that the run starts from: `config.init`, or fresh weights (stage 1 only)."""
+    domains = setup.domains(config)
     if config.init:
-        model = checkpoints.load_model(config.init)
+        how = {name: config.model[name] for name in ("dtype", "dropout", "remat")}
+        model = checkpoints.load_model(config.init, **how)
         return start_stage2(model) if config.stage == 2 and "cartoon" not in model.domains else model
     if config.stage == 2:
         raise ValueError("stage 2 starts from stage 1: name its workdir or checkpoint by --config.init=PATH.")
-    return ToonTalker(ModelConfig(**config.model), ("real",), rngs=nnx.Rngs(config.seed))
+    return ToonTalker(ModelConfig(**config.model), domains, rngs=nnx.Rngs(config.seed))
 
 
 def perceptual_network(config: ConfigDict) -> VGG19 | None:
@@ -57,8 +58,8 @@ def perceptual_network(config: ConfigDict) -> VGG19 | None:
         raise ValueError("weights.perceptual is set: name torchvision's vgg19 file by --config.vgg=FILE, or 'random'.")
     if config.vgg == "random":
         logging.warning("perceptual loss: UNTRAINED random VGG19 features, because config.vgg = 'random'.")
-        return VGG19(rngs=nnx.Rngs(config.seed))
-    return load_vgg19(config.vgg)
+        return VGG19(dtype=config.model.dtype, rngs=nnx.Rngs(config.seed))
+    return load_vgg19(config.vgg, dtype=config.model.dtype)
 
 
 def open_batches(config: ConfigDict, image_size: int) -> functools.partial:
@@ -99,41 +100,40 @@ def main(_: list[str]) -> None:
     config, workdir = _CONFIG.value, epath.Path(_WORKDIR.value)
     with contextlib.ExitStack() as stack:
         try:
-            if config.stage not in (1, 2):
-                raise ValueError(f"config.stage = {config.stage}: must be 1 or 2.")
             model, vgg = initial_model(config), perceptual_network(config)
+            layout = Layout(make_mesh(config.mesh.fsdp))
+            training = setup.set_up(config, model, layout)
             batches, reading = open_batches(config, model.config.image_size), reading_options(config.data)
             data = batches(reading=reading).state | {"first frame": config.data.first}
             # The whole batch, in every process the same; no threads or workers for a single one.
             at_once = dataclasses.replace(reading, process_index=0, process_count=1, num_workers=0, num_threads=0)
             picture_batch = next(batches(reading=at_once))
-            optimizers = Optimizers(
-                *(make_optimizer(config[k], config.steps) for k in ("optimizer", "discriminator_optimizer"))
-            )
-            weights, rngs = config.weights.to_dict(), nnx.Rngs(config.seed + 1)
-            networks, state = create_state(model, optimizers, adversarial=weights["adversarial"] != 0, rngs=rngs)
-            mesh = sharding.make_mesh()
-            saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir))
-            state = loop.resume(state, saved, mesh, data)
+            keep = {"keep_newest": config.keep_newest, "keep_every": config.keep_every or None}
+            saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir, **keep))
+            state = loop.resume(training.state, saved, layout, data)
         except (ValueError, TypeError, OSError) as error:
             raise SystemExit(f"error: {error}") from None
-        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-        overview = parameter_overview.get_parameter_overview(state.generator, include_stats=False)
-        (workdir / "parameters.txt").write_text(overview + "\n")
-        stage = stage1 if config.stage == 1 else stage2
+        if jax.process_index() == 0:
+            (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+            overview = parameter_overview.get_parameter_overview(state.generator, include_stats=False)
+            (workdir / "parameters.txt").write_text(overview + "\n")
         run = loop.Run(
-            train_step=make_train_step(stage, networks, optimizers, weights, config.seed),
+            train_step=training.train_step,
             vgg=vgg,
-            pictures=make_pictures(stage, networks),
+            pictures=training.pictures,
             picture_batch=picture_batch,
             batches=lambda done: stack.enter_context(contextlib.closing(batches(start_step=done, reading=reading))),
             data=data,
             schedule=loop.Schedule(config.steps, config.log_every, config.pictures_every, config.checkpoint_every),
-            mesh=mesh,
+            layout=layout,
+            stop=preemption.Notice(),
         )
         reporter = stack.enter_context(contextlib.closing(Reporter(workdir, int(state.step))))
         try:
             loop.train(run, state, saved, reporter, model.config, tuple(model.domains))
+        except preemption.Preempted as notice:
+            print(notice, file=sys.stderr)
+            sys.exit(preemption.EXIT_STATUS)
         except (FloatingPointError, BadRecord) as error:
             raise SystemExit(f"error: {error}") from None
 

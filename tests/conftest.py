@@ -7,6 +7,7 @@ from pathlib import Path
 
 # Tests run on the CPU unless somebody asks for another platform.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"  # for meshes; by itself everything runs on the first
 # A test compiles far longer than it computes: these make XLA compile a training step six times faster on the CPU.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"

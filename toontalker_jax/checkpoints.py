@@ -98,10 +98,10 @@ def _shortened(error: Exception) -> str:
     return text if len(text) <= 300 else text[:300] + " …"
 
 
-def load_model(path: epath.PathLike, dtype: str | None = None) -> ToonTalker:
+def load_model(path: epath.PathLike, **how: Any) -> ToonTalker:
     """The model of an inference checkpoint, or of the newest step of a training workdir (its EMA if it keeps one).
 
-    Parameters lie on the first local device. `dtype` replaces the configuration's own: what the model computes in.
+    Parameters lie on the first local device. `how`: dtype, dropout or remat; without, or None: the configuration's own.
 
     Raises:
       FileNotFoundError: `path` is neither.
@@ -110,13 +110,13 @@ def load_model(path: epath.PathLike, dtype: str | None = None) -> ToonTalker:
     path = _absolute(path)
     if (path / "model.json").exists():
         description = json.loads((path / "model.json").read_text())
-        return _restore_model(path, description, path / "params", None, dtype)
+        return _restore_model(path, description, path / "params", None, how)
     if (path / "checkpoints").exists():
         with TrainCheckpoints(path, read_only=True) as checkpoints:
             step, description = checkpoints.describe_step()
             tree = checkpoints.tree(step)
         key = GENERATOR_EMA if tree.get(GENERATOR_EMA) else GENERATOR
-        return _restore_model(path, description["model"], path / "checkpoints" / str(step) / "state", key, dtype)
+        return _restore_model(path, description["model"], path / "checkpoints" / str(step) / "state", key, how)
     raise FileNotFoundError(f"{path} holds neither model.json (a checkpoint) nor checkpoints/ (a training workdir).")
 
 
@@ -240,11 +240,11 @@ def _stored_tree(directory: epath.Path) -> Mapping[str, Any]:
 
 
 def _restore_model(
-    path: epath.Path, description: Mapping[str, Any], params: epath.Path, key: str | None, dtype: str | None
+    path: epath.Path, description: Mapping[str, Any], params: epath.Path, key: str | None, how: Mapping[str, Any]
 ) -> ToonTalker:
     """Builds the described model and fills it from the Orbax folder `params`, from its top-level `key` if given."""
     config, domains = _read_description(path, description)
-    config = dataclasses.replace(config, dtype=dtype or config.dtype)
+    config = dataclasses.replace(config, **{name: value for name, value in how.items() if value is not None})
     # Nothing is computed for the parameters: only their shapes are needed.
     graph, abstract = nnx.split(nnx.eval_shape(lambda: ToonTalker(config, domains, rngs=nnx.Rngs(0))))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

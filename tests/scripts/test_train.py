@@ -78,7 +78,7 @@ def test_a_run_leaves_what_it_promises(stage1):
     assert names == {"config.json", "parameters.txt", "checkpoints", "metrics.jsonl", "tensorboard"}
     assert json.loads((stage1 / "config.json").read_text())["model"]["width"] == 16
     assert [line["step"] for line in metrics(stage1)] == [1, 2, 3, 4]
-    assert set(metrics(stage1)[0]) == {"step", "l1/real", "image_gradient/real", "loss", "gradient_norm"}
+    assert set(metrics(stage1)[0]) == {"step", "l1/real", "image_gradient/real", "loss", "gradient_norm", "still/real"}
     assert "Total:" in (stage1 / "parameters.txt").read_text()
 
 
@@ -133,7 +133,7 @@ def test_the_papers_stage1_trains_from_prepared_data_and_tells_bad_records(train
     done = train(tmp_path / "run", "stage1.py", **small, **ALONE)
     assert done.returncode == 0, done.stderr
     assert "bad record 1, replaced by another draw: frame " in done.stderr and shard.name in done.stderr
-    assert set(metrics(tmp_path / "run")[0]) == {"step", "l1/real", "loss", "gradient_norm"}
+    assert set(metrics(tmp_path / "run")[0]) == {"step", "l1/real", "loss", "gradient_norm", "still/real"}
     with TrainCheckpoints(tmp_path / "run", read_only=True) as saved:
         assert saved.describe_step()[1]["metadata"]["data"]["clips"].startswith("2 clips of 8 frames")
 
@@ -147,7 +147,8 @@ def test_the_papers_stage2_goes_on_and_keeps_what_it_was_told_of_the_data(train,
     done = train(tmp_path, "stage2.py", steps=3, init=stage1, batch_size=2, **losses, **sources)
     assert done.returncode == 0, done.stderr
     assert set(load_model(tmp_path).domains) == {"real", "cartoon"}
-    assert set(metrics(tmp_path)[0]) == {"step", "l1/real", "l1/cartoon", "loss", "gradient_norm"}
+    domains = {f"{name}/{d}" for name in ("l1", "still") for d in ("real", "cartoon")}
+    assert set(metrics(tmp_path)[0]) == {"step", "loss", "gradient_norm"} | domains
     with TrainCheckpoints(tmp_path, read_only=True) as saved:
         data = saved.describe_step()[1]["metadata"]["data"]
     assert data.pop("real").startswith("2 clips of 6 frames") and data.pop("cartoon").startswith("2 clips of 8 frames")

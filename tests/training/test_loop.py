@@ -12,7 +12,7 @@ from toontalker_jax.checkpoints import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.training import loop
 from toontalker_jax.training.reporting import Reporter
-from toontalker_jax.training.sharding import make_mesh, replicated
+from toontalker_jax.training.sharding import Layout, make_mesh, place
 from toontalker_jax.training.state import TrainState
 
 DATA = {"seed": 0, "clips": "2 clips", "flip": False}
@@ -26,15 +26,14 @@ def train_step(state, batch, vgg):
     return state._replace(step=state.step + 1, generator={"w": w}), metrics
 
 
-def start(mesh):
-    empty = {"generator_optimizer": {}, "discriminator": {}, "discriminator_optimizer": {}}
-    state = TrainState(step=jnp.zeros((), jnp.int32), generator={"w": jnp.zeros(())}, **empty)
-    return jax.device_put(state, replicated(mesh))
+def start():
+    empty = {name: {} for name in TrainState._fields}
+    return TrainState(**empty | {"step": jnp.zeros((), jnp.int32), "generator": {"w": jnp.zeros(())}})
 
 
 def train(workdir, schedule, data=DATA):
     """Runs the loop on batches 1, 2, 3 …, whose rows are counted from the step at which it starts."""
-    mesh = make_mesh()
+    layout = Layout(make_mesh(devices=jax.devices()[:1]))
     run = loop.Run(
         train_step=train_step,
         vgg=None,
@@ -43,10 +42,11 @@ def train(workdir, schedule, data=DATA):
         batches=lambda done: ({"x": np.full(2, n, np.float32)} for n in itertools.count(done + 1)),
         data=data,
         schedule=schedule,
-        mesh=mesh,
+        layout=layout,
+        stop=lambda step: False,
     )
     with TrainCheckpoints(workdir) as saved:
-        state = loop.resume(start(mesh), saved, mesh, data)
+        state = loop.resume(start(), saved, layout, data)
         reporter = Reporter(workdir, int(state.step))
         try:
             return loop.train(run, state, saved, reporter, ModelConfig(image_size=64), ("real",))
@@ -84,7 +84,7 @@ def test_a_run_goes_on_only_with_the_data_it_began_with(tmp_path):
 
 def test_a_checkpoint_that_tells_no_data_is_taken_with_a_warning(tmp_path, caplog):
     with TrainCheckpoints(tmp_path) as saved:
-        saved.save(1, start(make_mesh())._asdict(), ModelConfig(image_size=64), ("real",))
+        saved.save(1, place(start(), Layout(make_mesh(devices=jax.devices()[:1])).whole)._asdict(), ModelConfig(image_size=64), ("real",))
     train(tmp_path, loop.Schedule(2, 1, 10, 10))
     assert "step 1 does not say on which data" in caplog.text
 

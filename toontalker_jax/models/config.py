@@ -30,6 +30,8 @@ class ModelConfig:
         the opposite sign, so that w_sr + w_rd = 0 for a picture that drives itself, and every residual branch of the
         transformers at zero but the one that brings F. False as released.
       dtype: what convolutions and matrix products compute in; parameters are always float32.
+      remat: forget what is inside residual blocks and generator stages and compute it again for the gradient: less
+        memory, more arithmetic, the same results.
     """
 
     image_size: int = 256
@@ -45,6 +47,7 @@ class ModelConfig:
     mask_init_bias: float = 0.0
     difference_init: bool = False
     dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size not in (64, 128, 256, 512, 1024):

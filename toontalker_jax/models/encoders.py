@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from toontalker_jax.models.config import ModelConfig
-from toontalker_jax.models.layers import ActivatedConv, EqualConv, ResidualBlock
+from toontalker_jax.models.layers import ActivatedConv, EqualConv, ResidualBlock, forgetful
 
 
 class AppearanceEncoder(nnx.Module):
@@ -15,14 +15,14 @@ class AppearanceEncoder(nnx.Module):
         self.blocks = nnx.List(
             ResidualBlock(config.channels(r), config.channels(r // 2), rngs=rngs) for r in config.resolutions[:-1]
         )
-        self.dtype = config.compute_dtype
+        self.dtype, self.remat = config.compute_dtype, config.remat
 
     def __call__(self, image: jax.Array) -> dict[int, jax.Array]:
         """image [N, S, S, 3] in [-1, 1] → {resolution: [N, r, r, channels(r)]} for r = S, S/2, … 4."""
         x = self.first(image.astype(self.dtype))
         maps = {x.shape[1]: x}
         for block in self.blocks:
-            x = block(x)
+            x = forgetful(self.remat, block)(x)
             maps[x.shape[1]] = x
         return maps
 

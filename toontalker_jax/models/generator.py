@@ -10,6 +10,7 @@ from toontalker_jax.models.layers import (
     ModulatedConv,
     PlainConv,
     StyledConv,
+    forgetful,
     normal,
     zeros,
 )
@@ -113,7 +114,7 @@ class Generator(nnx.Module):
         self.constant = normal(rngs, (4, 4, config.channels(4)))
         self.first = StyledConv(config.channels(4), config.channels(4), config.width, rngs=rngs)
         self.stages = nnx.List(GeneratorStage(8 << j, config, rngs=rngs) for j in range(config.stages))
-        self.dtype = config.compute_dtype
+        self.dtype, self.remat = config.compute_dtype, config.remat
 
     def __call__(self, styles: jax.Array, maps: dict[int, jax.Array]) -> GeneratorOutput:
         """styles [N, n, d], maps {resolution: [N or 1, r, r, C]}."""
@@ -123,6 +124,7 @@ class Generator(nnx.Module):
         for j, stage in enumerate(self.stages):
             i = 2 * j + 1
             previous = flows[-1] if flows else None
-            h, flow, rgb = stage(h, (styles[:, i], styles[:, i + 1], styles[:, i + 2]), maps[8 << j], previous, rgb)
+            three = styles[:, i], styles[:, i + 1], styles[:, i + 2]
+            h, flow, rgb = forgetful(self.remat, stage)(h, three, maps[8 << j], previous, rgb)
             flows.append(flow)
         return GeneratorOutput(rgb, tuple(flows))

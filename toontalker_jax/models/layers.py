@@ -5,6 +5,7 @@ Parameters are float32, products run in `dtype`.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,11 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str = "S
     return jax.lax.conv_general_dilated(
         x, kernel.astype(x.dtype), (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+def forgetful(wanted: bool, block: Callable) -> Callable:
+    """`block`, with its insides computed again for the gradient instead of kept, if `wanted`."""
+    return jax.checkpoint(lambda *arguments: block(*arguments)) if wanted else block
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], scale: float = 1.0) -> nnx.Param:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from toontalker_jax.models.layers import convolve, normal, zeros
+from toontalker_jax.models.layers import convolve, forgetful, normal, zeros
 from toontalker_jax.ops.checks import check_shape
 
 # VGG19 up to relu5_1: convolutions by name with their output channels; a pool stands before each block but the first.
@@ -101,19 +101,22 @@ def image_pyramid(image: jax.Array) -> list[jax.Array]:
     return levels
 
 
-def perceptual_loss(vgg: VGG19, prediction: jax.Array, target: jax.Array) -> jax.Array:
+def perceptual_loss(vgg: VGG19, prediction: jax.Array, target: jax.Array, *, remat: bool = False) -> jax.Array:
     """Mean absolute feature difference, summed over four scales and five layers; scalar, float32.
 
     prediction, target [N, S, S, 3] in [-1, 1] (values outside are clamped, behind the pyramid's blur). Every layer
     counts 1: LIA's recipe weighs each by 10, which is a weight of 10 for this loss in the config. No gradient reaches
     the target. A map that would be empty is left out: from 128 px up all 20 terms exist; at 64 px there are 19, without
-    relu5_1 of the 8 px image. Raises ValueError if the shapes differ.
+    relu5_1 of the 8 px image. `remat`: a scale's maps are computed again for the gradient instead of kept. Raises
+    ValueError if the shapes differ.
     """
+
+    def difference(predicted: jax.Array, wanted: jax.Array) -> jax.Array:
+        pairs = zip(vgg(predicted), vgg(wanted), strict=True)
+        return sum(jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).mean() for a, b in pairs)
+
     check_shape("prediction", prediction, (None, None, None, 3))
     check_shape("target", target, prediction.shape)
     target = jax.lax.stop_gradient(target)
-    total = jnp.zeros((), jnp.float32)
-    for predicted, wanted in zip(image_pyramid(prediction), image_pyramid(target), strict=True):
-        for a, b in zip(vgg(predicted), vgg(wanted), strict=True):
-            total += jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).mean()
-    return total
+    scales = zip(image_pyramid(prediction), image_pyramid(target), strict=True)
+    return sum(forgetful(remat, difference)(predicted, wanted) for predicted, wanted in scales)

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import logging
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from toontalker_jax.checkpoints import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.perceptual import VGG19
+from toontalker_jax.training.preemption import Preempted
 from toontalker_jax.training.reporting import Reporter
-from toontalker_jax.training.sharding import replicated, shard_batch
+from toontalker_jax.training.sharding import Layout, abstract, place, shard_batch
 from toontalker_jax.training.state import TrainState
 from toontalker_jax.training.step import Batch, Metrics
 
@@ -38,21 +38,22 @@ class Run(NamedTuple):
     batches: Callable[[int], Iterator[Batch]]  # from the number of steps already done; this process's rows, numpy
     data: Mapping[str, Any]  # what decides the batches, besides the step; kept in the checkpoints, as JSON
     schedule: Schedule
-    mesh: Mesh
+    layout: Layout
+    stop: Callable[[int], bool]  # asked after every step by every process: save this one and stop?
 
 
-def resume(state: TrainState, checkpoints: TrainCheckpoints, mesh: Mesh, data: Mapping[str, Any]) -> TrainState:
-    """`state` on the mesh, or the newest checkpoint of the workdir in its place.
+def resume(state: TrainState, checkpoints: TrainCheckpoints, layout: Layout, data: Mapping[str, Any]) -> TrainState:
+    """`state` on the devices, or the newest checkpoint of the workdir in its place, whatever mesh wrote that.
 
     Raises:
       ValueError: that one was trained on other data than `data` says (see Run).
     """
-    state = jax.device_put(state, replicated(mesh))
+    shardings = layout.slices(state)
     if checkpoints.latest_step() is None:
-        return state
+        return place(state, shardings)
     step, description = checkpoints.describe_step()
     check_same_data(step, description["metadata"].get("data"), data)
-    return TrainState(**checkpoints.restore(state._asdict()).state)
+    return TrainState(**checkpoints.restore(abstract(state, shardings)._asdict()).state)
 
 
 def check_same_data(step: int, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
@@ -68,6 +69,17 @@ def check_same_data(step: int, before: Mapping[str, Any] | None, now: Mapping[st
         )
 
 
+def compile_step(run: Run) -> Callable:
+    """The jitted `run.train_step`: the state is donated, and comes back as it lay."""
+    layout = run.layout
+
+    def train_step(state: TrainState, batch: Batch, vgg: VGG19 | None) -> tuple[TrainState, Metrics]:
+        state, metrics = run.train_step(state, batch, vgg)
+        return layout.scatter(state), layout.gather(metrics)
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
 def train(
     run: Run, state: TrainState, checkpoints: TrainCheckpoints, reporter: Reporter, config: ModelConfig, domains
 ) -> TrainState:
@@ -78,33 +90,38 @@ def train(
     Raises:
       FloatingPointError: a loss is not finite. The message names the step and the terms; the newest checkpoint is
         older than that step.
+      Preempted: `run.stop` said so; the step is saved.
     """
-    train_step = jax.jit(run.train_step, donate_argnums=0)
-    pictures = jax.jit(run.pictures)
-    picture_batch, vgg = jax.device_put((run.picture_batch, run.vgg), replicated(run.mesh))
+    train_step = compile_step(run)
+    pictures = jax.jit(run.pictures, out_shardings=run.layout.whole)
+    picture_batch, vgg = place((run.picture_batch, run.vgg), run.layout.whole)
     schedule, first = run.schedule, int(state.step)
     batches = run.batches(first)
     late: tuple[int, Metrics] | None = None
     clock = time.perf_counter()
     with tqdm(total=schedule.steps, initial=first, unit="step", disable=jax.process_index() > 0) as bar:
         for step in range(first + 1, schedule.steps + 1):
-            state, metrics = train_step(state, shard_batch(next(batches), run.mesh), vgg)
+            state, metrics = train_step(state, shard_batch(next(batches), run.layout.mesh), vgg)
             if late is not None:
                 _report(*late, schedule, reporter, bar)
             late = step, metrics
+            stop = run.stop(step) and step < schedule.steps
             due = {name: step % getattr(schedule, name) == 0 or step == schedule.steps for name in schedule._fields}
-            if due["checkpoint_every"]:
+            if due["checkpoint_every"] or stop:
                 check_finite(step, metrics)
                 checkpoints.save(step, state._asdict(), config, domains, {"data": dict(run.data)})
+            if stop:
+                break
             if due["pictures_every"]:
-                grids = pictures(state.generator, picture_batch)
+                grids = pictures(state.generator_ema or state.generator, picture_batch)
                 reporter.pictures(step, {name: to_uint8(grid) for name, grid in grids.items()})
             bar.update()
-    if late is not None:
-        _report(*late, schedule, reporter, bar)
-        elapsed = time.perf_counter() - clock
-        bar.write(f"{schedule.steps - first} steps in {elapsed:.0f} s")
+        if late is not None:
+            _report(*late, schedule, reporter, bar)
+            bar.write(f"{late[0] - first} steps in {time.perf_counter() - clock:.0f} s")
     checkpoints.wait()
+    if late is not None and late[0] < schedule.steps:
+        raise Preempted(late[0])
     return state
 
 

@@ -1,33 +1,101 @@
-"""Where arrays live: a mesh of devices, batches split over it, the training state on each."""
+"""Where arrays live: a mesh of devices, batches split over all of it, the training state over part of it.
 
-from typing import Any
+The mesh has two axes. Every device has rows of the batch of its own. Along "fsdp" the devices also share one copy of
+everything that a run carries (parameters, their average, optimizer state): each keeps a slice, the whole is gathered
+where it is used, and gradients come back in slices. Along "data" the copies are repeated.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-
-def make_mesh() -> Mesh:
-    """One axis, "data", over every device."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+AXES = ("data", "fsdp")
+_WHOLE_BELOW = 1024  # elements: slices of smaller arrays would save nothing and cost a message each
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec())
+def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Axes ("data", "fsdp") over `devices`, by default all of every process.
+
+    Raises:
+      ValueError: the devices are not a multiple of `fsdp`.
+    """
+    count = len(jax.devices() if devices is None else devices)
+    if fsdp < 1 or count % fsdp:
+        raise ValueError(f"mesh.fsdp = {fsdp}: must divide the number of devices, {count}.")
+    return jax.make_mesh((count // fsdp, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+class Layout(NamedTuple):
+    """The shardings of a mesh."""
+
+    mesh: Mesh
+
+    @property
+    def whole(self) -> NamedSharding:
+        """A copy on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def rows(self) -> NamedSharding:
+        """Axis 0, the batch, split over every device."""
+        return NamedSharding(self.mesh, PartitionSpec(AXES))
+
+    def rows_of_each(self, x: jax.Array) -> jax.Array:
+        """Inside a jitted function: [parts, B, …] with each part split over every device."""
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(None, AXES)))
+
+    def slices(self, tree: Any) -> Any:
+        """A sharding for each array of `tree`: its largest axis that "fsdp" divides is split; small ones are whole."""
+        return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._spec(leaf.shape)), tree)
+
+    def _spec(self, shape: tuple[int, ...]) -> PartitionSpec:
+        fsdp = self.mesh.shape["fsdp"]
+        divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+        if fsdp == 1 or not divisible or math.prod(shape) < _WHOLE_BELOW:
+            return PartitionSpec()
+        split = max(divisible, key=lambda axis: shape[axis])
+        return PartitionSpec(*("fsdp" if axis == split else None for axis in range(len(shape))))
+
+    def gather(self, tree: Any) -> Any:
+        """Inside a jitted function: every array of `tree` whole on every device."""
+        return jax.lax.with_sharding_constraint(tree, self.whole)
+
+    def scatter(self, tree: Any) -> Any:
+        """Inside a jitted function: every array of `tree` in its slices."""
+        return jax.lax.with_sharding_constraint(tree, self.slices(tree))
+
+
+def abstract(tree: Any, shardings: Any) -> Any:
+    """The shapes and types of `tree` with the shardings, which are one for all or a tree like it."""
+    if isinstance(shardings, NamedSharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Arrays that every process has in full → global arrays; `shardings` as in `abstract`."""
+
+    def put(leaf: Any, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+        if wanted.sharding.is_fully_addressable:
+            return jax.device_put(leaf, wanted.sharding)
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, wanted.sharding, host.__getitem__)
+
+    return jax.tree.map(put, tree, abstract(tree, shardings))
+
+
+def check_batch(rows: int, accumulate: int, mesh: Mesh) -> None:
+    """Raise ValueError unless `rows` divide into `accumulate` parts and these over all devices."""
+    if accumulate < 1 or rows % (accumulate * mesh.size):
+        parts = f"accumulate = {accumulate} × {mesh.size} devices"
+        raise ValueError(f"a batch of {rows} rows does not divide among {parts}: use a multiple of their product.")
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Numpy arrays with this process's rows → global arrays split along axis 0 over "data".
-
-    Raises:
-      ValueError: the rows do not divide among this process's devices.
-    """
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    devices = jax.local_device_count()
-
-    def place(rows: np.ndarray) -> jax.Array:
-        if rows.shape[0] % devices:
-            raise ValueError(f"batch_size: {rows.shape[0]} rows do not divide among {devices} devices.")
-        return jax.make_array_from_process_local_data(sharding, rows)
-
-    return jax.tree.map(place, batch)
+    """Numpy arrays with this process's rows → global arrays split along axis 0 over the mesh."""
+    sharding = Layout(mesh).rows
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)

@@ -2,6 +2,7 @@
 
 from flax import nnx
 
+from toontalker_jax import losses
 from toontalker_jax.models.toontalker import ToonTalker
 from toontalker_jax.training.step import Batch, Objective, StageOutput
 
@@ -14,5 +15,6 @@ def stage1(model: ToonTalker, batch: Batch, objective: Objective, rngs: nnx.Rngs
         terms,
         fakes={"real": image},
         reals={"real": batch["driving"]},
+        still={"real": losses.l1(batch["source"], batch["driving"])},
         pictures={"source_driving_result": (batch["source"], batch["driving"], image)},
     )

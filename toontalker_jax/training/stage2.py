@@ -12,7 +12,7 @@ DIRECTIONS = {"r2c": ("real", "cartoon"), "c2r": ("cartoon", "real")}  # name: (
 
 def stage2(model: ToonTalker, batch: Batch, objective: Objective, rngs: nnx.Rngs | None) -> StageOutput:
     """`batch` is {"r2c": AnalogyBatch, "c2r": AnalogyBatch}; both directions are trained in every step."""
-    output = StageOutput({}, {}, {}, {})
+    output = StageOutput({}, {}, {}, {}, {})
     for name, (driver, target) in DIRECTIONS.items():
         _direction(model, batch[name], name, driver, target, objective, rngs, output)
     return output
@@ -41,5 +41,5 @@ def _direction(
     if objective.wants("analogy"):
         w_rg = model.motion_codes(target, g, rngs).reference_to_driving
         output.terms[f"analogy/{name}"] = losses.analogy(codes_s.reference_to_driving, w_rg, w_ra, w_rb)
-    output.fakes[target], output.reals[driver] = g, b
+    output.fakes[target], output.reals[driver], output.still[driver] = g, b, losses.l1(a, b)
     output.pictures[f"{name}_reference_driving_reconstruction_source_result"] = (a, b, reconstruction, s, g)

@@ -1,8 +1,6 @@
 """What a run carries from step to step, and how it starts."""
 
-import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +9,19 @@ from flax import nnx
 
 from toontalker_jax.models.discriminator import Discriminator
 from toontalker_jax.models.toontalker import ToonTalker
-
-Params = Any  # a pure dict of float32 arrays
+from toontalker_jax.training.optimizers import Params
 
 
 class TrainState(NamedTuple):
-    """Parameters are pure dicts; `discriminator` is {domain: …}, empty without an adversarial loss."""
+    """Parameters are pure dicts. What a run does not use is empty."""
 
     step: jax.Array  # [] int32, steps done
     generator: Params
+    generator_ema: Params  # the average of the generator's parameters over the last steps
     generator_optimizer: optax.OptState
-    discriminator: Params
+    discriminator: Params  # {domain: …}
     discriminator_optimizer: optax.OptState
+    r1: dict[str, jax.Array]  # {domain: the R1 penalty when it was last computed}
 
 
 class Networks(NamedTuple):
@@ -37,59 +36,6 @@ class Optimizers(NamedTuple):
     discriminator: optax.GradientTransformation
 
 
-def learning_rate(config: Mapping[str, Any], steps: int) -> optax.Schedule:
-    """`learning_rate`, reached linearly over `warmup_steps`; `decay` is "none" or "cosine" (to 0 at `steps`)."""
-    peak, warmup = config["learning_rate"], config["warmup_steps"]
-    if warmup >= steps:
-        raise ValueError(f"warmup_steps = {warmup} must be below the number of steps = {steps}.")
-    if config["decay"] == "none":
-        rest = optax.constant_schedule(peak)
-    elif config["decay"] == "cosine":
-        rest = optax.cosine_decay_schedule(peak, steps - warmup)
-    else:
-        raise ValueError(f"decay = {config['decay']!r}: must be 'none' or 'cosine'.")
-    return optax.join_schedules([optax.linear_schedule(peak / (warmup + 1), peak, warmup), rest], [warmup])
-
-
-def make_optimizer(config: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
-    """Adam from the config keys learning_rate, warmup_steps, decay, beta1, beta2, multipliers.
-
-    `multipliers` maps names of a model's parts ("motion_encoder": in every domain) to factors on their learning rate.
-
-    Raises:
-      ValueError: missing or unknown keys, a bad schedule, or (at `init`) a multiplier whose part the model lacks.
-    """
-    known = {"learning_rate", "warmup_steps", "decay", "beta1", "beta2", "multipliers"}
-    if set(config) != known:
-        raise ValueError(f"optimizer config has keys {sorted(config)}, expected {sorted(known)}.")
-    adam = optax.adam(learning_rate(config, steps), b1=config["beta1"], b2=config["beta2"])
-    return optax.chain(adam, scale_parts(dict(config["multipliers"]))) if config["multipliers"] else adam
-
-
-def scale_parts(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
-    """Multiplies the updates of every parameter whose path holds one of the names."""
-
-    def init(params: Params) -> optax.EmptyState:
-        paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        parts = set().union(*paths)
-        if paths and (lost := sorted(set(multipliers) - parts)):
-            raise ValueError(f"optimizer.multipliers: {', '.join(lost)} is none of {', '.join(sorted(parts))}.")
-        return optax.EmptyState()
-
-    def update(updates: Params, state: optax.EmptyState, params: Params | None = None):
-        del params
-        factor = jax.tree_util.tree_map_with_path(
-            lambda path, _: math.prod(multipliers.get(name, 1.0) for name in _names(path)), updates
-        )
-        return jax.tree.map(lambda leaf, by: leaf * by, updates, factor), state
-
-    return optax.GradientTransformation(init, update)
-
-
-def _names(path: tuple) -> set[str]:
-    return {str(key.key) for key in path}
-
-
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params]:
     """A model's graph definition and its parameters as a pure dict."""
     graph, state = nnx.split(model)
@@ -97,18 +43,26 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params]:
 
 
 def create_state(
-    model: ToonTalker, optimizers: Optimizers, *, adversarial: bool, rngs: nnx.Rngs
+    model: ToonTalker, optimizers: Optimizers, *, adversarial: bool, rngs: nnx.Rngs, ema: bool = False, r1: bool = False
 ) -> tuple[Networks, TrainState]:
-    """The state at step 0 of a run that starts from `model`, with a fresh discriminator a domain if wanted."""
+    """The state at step 0 of a run that starts from `model`.
+
+    Args:
+      adversarial: with a fresh discriminator a domain.
+      ema: with an average of the model's parameters.
+      r1: with a place for the discriminators' penalties.
+    """
     domains = tuple(model.domains) if adversarial else ()
     discriminators = nnx.Dict({d: Discriminator(model.config, rngs=rngs) for d in domains})
     (generator_def, generator), (discriminator_def, discriminator) = split(model), split(discriminators)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         generator=generator,
+        generator_ema=jax.tree.map(jnp.copy, generator) if ema else {},
         generator_optimizer=optimizers.generator.init(generator),
         discriminator=discriminator,
         discriminator_optimizer=optimizers.discriminator.init(discriminator),
+        r1={d: jnp.zeros(()) for d in domains if r1},
     )
     return Networks(generator_def, discriminator_def), state
 

@@ -1,0 +1,72 @@
+"""The same global batch gives the same step on any mesh, in parts or at once; and what devices tell each other for it."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.conftest import TINY
+from tests.training.test_optimizers import ADAM
+from tests.training.test_stages import WEIGHTS
+from toontalker_jax.training.optimizers import make_optimizer
+from toontalker_jax.training.sharding import Layout, check_batch, make_mesh, place
+from toontalker_jax.training.stage1 import stage1
+from toontalker_jax.training.state import Optimizers, create_state
+from toontalker_jax.training.step import StepOptions, make_train_step, micro_batches
+
+ROWS = 32  # on 8 devices one group of the discriminator's statistic each
+STEADY = ADAM | {"learning_rate": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def one_step(tiny_model):
+    """`one_step(devices, fsdp, accumulate)`: the step's gradients (Adam's means), metrics and program. Compiled once."""
+    optimizers = Optimizers(*(make_optimizer(STEADY, 100, ROWS) for _ in range(2)))
+    model = tiny_model(("real",), config=dataclasses.replace(TINY, dropout=0.0))  # parts draw numbers of their own
+    networks, state = create_state(model, optimizers, adversarial=True, ema=True, rngs=nnx.Rngs(1))
+    random = np.random.default_rng(0)
+    batch = {key: random.integers(0, 256, (ROWS, 64, 64, 3), np.uint8) for key in ("source", "driving")}
+
+    @functools.cache
+    def run(devices=1, fsdp=1, accumulate=1):
+        layout = Layout(make_mesh(fsdp, jax.devices()[:devices]))
+        options = StepOptions(WEIGHTS | {"l1": 1.0, "adversarial": 0.1}, 0, accumulate=accumulate, ema_decay=0.99)
+        step = make_train_step(stage1, networks, optimizers, options, layout)
+        placed = place(state, layout.slices(state)), place(batch, layout.rows), None
+        program = jax.jit(step).lower(*placed).compile()
+        after, metrics = program(*placed)
+        means = after.generator_optimizer[0][0].mu, after.discriminator_optimizer[0][0].mu
+        return means, metrics, program.as_text()
+
+    return run
+
+
+@pytest.mark.parametrize(("devices", "fsdp", "accumulate"), [(8, 1, 1), (8, 4, 1), (1, 1, 2), (8, 2, 1)])
+def test_a_step_is_the_same_on_any_mesh_and_in_parts(one_step, devices, fsdp, accumulate):
+    (means, metrics, _), (wanted, wanted_metrics, _) = one_step(devices, fsdp, accumulate), one_step()
+    for name, value in wanted_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+    for ours, all_of in zip(means, wanted, strict=True):
+        largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(all_of))
+        for one, leaf in zip(jax.tree.leaves(ours), jax.tree.leaves(all_of), strict=True):
+            np.testing.assert_allclose(one, leaf, rtol=0, atol=1e-3 * float(jnp.abs(leaf).max()) + 1e-5 * largest)
+
+
+def sent(program):
+    """{operation: shapes} of what devices send each other."""
+    found = re.findall(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)\(", program)
+    shapes = {}
+    for result, operation in found:
+        shapes.setdefault(operation, []).extend(re.findall(r"\w+\[[\d,]*\]", result))
+    return shapes
+
+
+def test_only_gradients_and_scalars_travel_between_devices(one_step):
+    print(sent(one_step(8, 1)[2]))
+    print(sent(one_step(8, 4)[2]))
+    assert 0

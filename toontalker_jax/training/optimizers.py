@@ -1,0 +1,88 @@
+"""Optimizers from a config, and how the average of the parameters follows them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Params = Any  # a pure dict of float32 arrays
+
+_KEYS = {"learning_rate", "warmup_steps", "decay", "beta1", "beta2", "multipliers"}
+_KEYS |= {"reference_batch", "batch_exponent", "clip_norm"}
+
+
+def learning_rate(config: Mapping[str, Any], steps: int, batch_size: int) -> optax.Schedule:
+    """`learning_rate` for a batch of `reference_batch`, times (batch_size / reference_batch)^`batch_exponent`.
+
+    It is reached linearly over `warmup_steps`; `decay` is "none" or "cosine" (to 0 at `steps`). An exponent of 0 leaves
+    the rate alone; 0.5 and 1 are the usual ones.
+    """
+    warmup, reference = config["warmup_steps"], config["reference_batch"]
+    if warmup >= steps:
+        raise ValueError(f"warmup_steps = {warmup} must be below the number of steps = {steps}.")
+    if reference < 1:
+        raise ValueError(f"reference_batch = {reference}: must be at least 1.")
+    peak = config["learning_rate"] * (batch_size / reference) ** config["batch_exponent"]
+    if config["decay"] == "none":
+        rest = optax.constant_schedule(peak)
+    elif config["decay"] == "cosine":
+        rest = optax.cosine_decay_schedule(peak, steps - warmup)
+    else:
+        raise ValueError(f"decay = {config['decay']!r}: must be 'none' or 'cosine'.")
+    return optax.join_schedules([optax.linear_schedule(peak / (warmup + 1), peak, warmup), rest], [warmup])
+
+
+def make_optimizer(config: Mapping[str, Any], steps: int, batch_size: int) -> optax.GradientTransformation:
+    """Adam from the config keys of `learning_rate` and beta1, beta2, clip_norm, multipliers.
+
+    `clip_norm` bounds the norm of the whole gradient; 0: no bound. `multipliers` maps names of a model's parts
+    ("motion_encoder": in every domain) to factors on their learning rate.
+
+    Raises:
+      ValueError: missing or unknown keys, a bad schedule, or (at `init`) a multiplier whose part the model lacks.
+    """
+    if set(config) != _KEYS:
+        raise ValueError(f"optimizer config has keys {sorted(config)}, expected {sorted(_KEYS)}.")
+    if config["clip_norm"] < 0:
+        raise ValueError(f"clip_norm = {config['clip_norm']}: must be above 0, or 0 for none.")
+    rate = learning_rate(config, steps, batch_size)
+    transforms = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
+    transforms.append(optax.adam(rate, b1=config["beta1"], b2=config["beta2"]))
+    transforms += [scale_parts(dict(config["multipliers"]))] if config["multipliers"] else []
+    return optax.chain(*transforms)
+
+
+def scale_parts(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies the updates of every parameter whose path holds one of the names."""
+
+    def init(params: Params) -> optax.EmptyState:
+        paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        parts = set().union(*paths)
+        if paths and (lost := sorted(set(multipliers) - parts)):
+            raise ValueError(f"optimizer.multipliers: {', '.join(lost)} is none of {', '.join(sorted(parts))}.")
+        return optax.EmptyState()
+
+    def update(updates: Params, state: optax.EmptyState, params: Params | None = None):
+        del params
+        factor = jax.tree_util.tree_map_with_path(
+            lambda path, _: math.prod(multipliers.get(name, 1.0) for name in _names(path)), updates
+        )
+        return jax.tree.map(lambda leaf, by: leaf * by, updates, factor), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _names(path: tuple) -> set[str]:
+    return {str(key.key) for key in path}
+
+
+def follow(average: Params, params: Params, done: jax.Array, decay: float) -> Params:
+    """The exponential moving average after one more step; `done` [] steps lie behind the average.
+
+    The decay grows from 0.1 towards `decay`, so that the random start does not linger in the average.
+    """
+    decay = jnp.minimum(decay, (1 + done) / (10 + done))
+    return jax.tree.map(lambda old, new: new + decay * (old - new), average, params)
