@@ -22,6 +22,14 @@ def parse_arg(arg: str | None, **defaults: str | int) -> ml_collections.ConfigDi
     return ml_collections.ConfigDict(values)
 
 
+def recipe(arg: str | None) -> str:
+    """"paper" or "modern", from a config's argument "recipe=…". Raises ValueError for another."""
+    name = parse_arg(arg, recipe="paper").recipe
+    if name not in ("paper", "modern"):
+        raise ValueError(f"recipe={name}: know paper and modern.")
+    return name
+
+
 def base() -> ml_collections.ConfigDict:
     """Every key that training reads, with the values that most recipes share."""
     config = ml_collections.ConfigDict()
@@ -91,3 +99,16 @@ def lia_adam(config: ml_collections.ConfigDict, learning_rate: float) -> None:
     """LIA's Adam: the ratios come from its lazy regularisation every 4 (G) and 16 (D) steps, which it never applies."""
     for key, ratio in (("optimizer", 4 / 5), ("discriminator_optimizer", 16 / 17)):
         config[key].update(learning_rate=learning_rate * ratio, beta1=0.0, beta2=0.99**ratio)
+
+
+def modern(config: ml_collections.ConfigDict) -> None:
+    """What StyleGAN2 and later practice add to a paper recipe (`recipe=modern`); nothing here has trained at full size.
+
+    bfloat16 arithmetic; the lazy R1 penalty, which the recipe's Adam is set up for; the generator's average, which is
+    what checkpoints are loaded as; a warm-up, and rates that grow with the square root of the batch.
+    """
+    config.model.dtype = "bfloat16"
+    config.r1.gamma = 10.0
+    config.ema_images = 10_000
+    for key in ("optimizer", "discriminator_optimizer"):
+        config[key].update(warmup_steps=1000, batch_exponent=0.5, reference_batch=config.batch_size)

@@ -5,7 +5,7 @@
 
 Reconstruction in both domains as in stage 1, 20 · analogy motion loss both ways, adversarial loss on the cross-domain
 outputs; 10 k iterations, batch 8, Adam 1e-4. Table 5 of the paper: --config.weights.analogy=0. Table 6: 0, 20, 40, 100.
-Cost: not yet measured at this size.
+Cost: not yet measured at this size. `:recipe=modern`: common.modern.
 """
 
 import ml_collections
@@ -14,11 +14,13 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    common.parse_arg(arg)
+    recipe = common.recipe(arg)
     config = common.base()
     config.stage = 2
     config.steps, config.batch_size = 10_000, 8
     config.weights.update(perceptual=10.0, adversarial=1.0, analogy=20.0)
     common.lia_adam(config, 1e-4)
     config.log_every, config.pictures_every, config.checkpoint_every = 50, 500, 1000
+    if recipe == "modern":
+        common.modern(config)
     return config

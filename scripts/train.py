@@ -29,13 +29,16 @@ from toontalker_jax.convert.vgg import load_vgg19
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.perceptual import VGG19
 from toontalker_jax.models.toontalker import ToonTalker
-from toontalker_jax.training import loop, preemption, setup
+from toontalker_jax.training import loop, preemption, processes, setup
 from toontalker_jax.training.reporting import Reporter
 from toontalker_jax.training.sharding import Layout, make_mesh
 from toontalker_jax.training.state import start_stage2
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe in configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed", "", "Join other processes: 'auto' (SLURM, TPU pods, …), or ADDRESS:PORT,PROCESSES,INDEX."
+)
 flags.mark_flag_as_required("config")
 
 
@@ -100,6 +103,7 @@ def main(_: list[str]) -> None:
     config, workdir = _CONFIG.value, epath.Path(_WORKDIR.value)
     with contextlib.ExitStack() as stack:
         try:
+            processes.join(_DISTRIBUTED.value)
             model, vgg = initial_model(config), perceptual_network(config)
             layout = Layout(make_mesh(config.mesh.fsdp))
             training = setup.set_up(config, model, layout)

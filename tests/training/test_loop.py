@@ -12,7 +12,7 @@ from toontalker_jax.checkpoints import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.training import loop
 from toontalker_jax.training.reporting import Reporter
-from toontalker_jax.training.sharding import Layout, make_mesh, place
+from toontalker_jax.training.sharding import Layout, make_mesh
 from toontalker_jax.training.state import TrainState
 
 DATA = {"seed": 0, "clips": "2 clips", "flip": False}
@@ -84,7 +84,7 @@ def test_a_run_goes_on_only_with_the_data_it_began_with(tmp_path):
 
 def test_a_checkpoint_that_tells_no_data_is_taken_with_a_warning(tmp_path, caplog):
     with TrainCheckpoints(tmp_path) as saved:
-        saved.save(1, place(start(), Layout(make_mesh(devices=jax.devices()[:1])).whole)._asdict(), ModelConfig(image_size=64), ("real",))
+        saved.save(1, jax.device_put(start())._asdict(), ModelConfig(image_size=64), ("real",))
     train(tmp_path, loop.Schedule(2, 1, 10, 10))
     assert "step 1 does not say on which data" in caplog.text
 

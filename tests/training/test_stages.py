@@ -20,6 +20,10 @@ from toontalker_jax.training.step import StepOptions, generator_loss, make_train
 WEIGHTS = {"l1": 0.0, "image_gradient": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
 
 
+def one_device():
+    return Layout(make_mesh(devices=jax.devices()[:1]))
+
+
 def images(seed, n=2):
     return np.random.default_rng(seed).uniform(-1, 1, (n, 64, 64, 3)).astype(np.float32)
 
@@ -34,7 +38,7 @@ def stage1_run(tiny_model):
     optimizers = training_state.Optimizers(*(make_optimizer(ADAM, 100, 2) for _ in range(2)))
     networks, state = training_state.create_state(tiny_model(("real",)), optimizers, adversarial=True, rngs=nnx.Rngs(1))
     weights = WEIGHTS | {"l1": 1.0, "image_gradient": 1.0, "adversarial": 0.01}
-    return jax.jit(make_train_step(stage1, networks, optimizers, StepOptions(weights, 0), Layout(make_mesh(devices=jax.devices()[:1])))), state
+    return jax.jit(make_train_step(stage1, networks, optimizers, StepOptions(weights, 0), one_device())), state
 
 
 def nonzero(gradient):
@@ -117,7 +121,7 @@ def test_a_missing_weight_is_an_error(tiny_model):
     model = tiny_model(("real",))
     optimizers = training_state.Optimizers(*(make_optimizer(ADAM, 100, 2) for _ in range(2)))
     networks, state = training_state.create_state(model, optimizers, adversarial=False, rngs=nnx.Rngs(1))
-    step = make_train_step(stage1, networks, optimizers, StepOptions({"l1": 1.0}, 0), Layout(make_mesh(devices=jax.devices()[:1])))
+    step = make_train_step(stage1, networks, optimizers, StepOptions({"l1": 1.0}, 0), one_device())
     with pytest.raises(KeyError, match="image_gradient"):
         jax.eval_shape(step, state, {"source": images(0), "driving": images(1)}, None)
 

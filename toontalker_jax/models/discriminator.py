@@ -11,16 +11,16 @@ from toontalker_jax.models.layers import ActivatedConv, EqualLinear, activate
 STD_GROUP = 4  # largest group of the minibatch standard deviation
 
 
-def minibatch_std(x: jax.Array) -> jax.Array:
+def minibatch_std(x: jax.Array, group: int | None = None) -> jax.Array:
     """Append one channel: the standard deviation within groups of neighbouring rows, averaged over everything else.
 
-    x [N, H, W, C] → [N, H, W, C + 1]. Groups have min(N, 4) rows; N must be a multiple of that.
+    x [N, H, W, C] → [N, H, W, C + 1]. Groups have `group` rows, by default min(N, 4); N must be a multiple of that.
 
     Raises:
       ValueError: the batch does not divide into groups.
     """
     n = x.shape[0]
-    group = min(n, STD_GROUP)
+    group = group or min(n, STD_GROUP)
     if n % group:
         raise ValueError(f"a discriminator batch of {n} does not divide into groups of {group}; use a multiple of it.")
     grouped = x.astype(jnp.float32).reshape(n // group, group, *x.shape[1:])
@@ -39,8 +39,19 @@ class Discriminator(nnx.Module):
         self.hidden = EqualLinear(16 * channels, config.width, rngs=rngs)
         self.logit = EqualLinear(config.width, 1, rngs=rngs)
 
-    def __call__(self, image: jax.Array) -> jax.Array:
-        """image [N, S, S, 3] in [-1, 1] → [N], float32."""
-        x = self.last(minibatch_std(self.pyramid(image)[4]))
+    def __call__(self, image: jax.Array, group: int | None = None) -> jax.Array:
+        """image [N, S, S, 3] in [-1, 1] → [N], float32. `group`: see `minibatch_std`."""
+        x = self.last(minibatch_std(self.pyramid(image)[4], group))
         x = x.reshape(x.shape[0], -1).astype(jnp.float32)
         return self.logit(activate(self.hidden(x), jnp.zeros(())))[:, 0]
+
+    def both(self, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The logits of two batches of one size, in one pass: gradients are then sent between devices once, not twice.
+
+        Group by group, so that a batch split over devices stays where it is.
+        """
+        group = min(first.shape[0], STD_GROUP)
+        batches = (x.reshape(-1, group, *x.shape[1:]) for x in (first, second))
+        images = jnp.stack(list(batches), axis=1).reshape(-1, *first.shape[1:])
+        logits = self(images, group).reshape(-1, 2, group)
+        return logits[:, 0].reshape(-1), logits[:, 1].reshape(-1)

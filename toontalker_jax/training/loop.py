@@ -118,7 +118,8 @@ def train(
             bar.update()
         if late is not None:
             _report(*late, schedule, reporter, bar)
-            bar.write(f"{late[0] - first} steps in {time.perf_counter() - clock:.0f} s")
+            if not bar.disable:
+                bar.write(f"{late[0] - first} steps in {time.perf_counter() - clock:.0f} s")
     checkpoints.wait()
     if late is not None and late[0] < schedule.steps:
         raise Preempted(late[0])

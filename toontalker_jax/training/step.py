@@ -126,7 +126,7 @@ def discriminator_loss(params: Params, output: StageOutput, networks: Networks) 
     """Sum over domains of the discriminators' losses on the step's own fakes, detached."""
     judges = nnx.merge(networks.discriminator, params)
     fakes = jax.lax.stop_gradient(output.fakes)
-    terms = {f"discriminator/{d}": losses.discriminator(judges[d](output.reals[d]), judges[d](fakes[d])) for d in fakes}
+    terms = {f"discriminator/{d}": losses.discriminator(*judges[d].both(output.reals[d], fakes[d])) for d in fakes}
     return sum(terms.values()), terms
 
 

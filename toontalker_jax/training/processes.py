@@ -1,0 +1,33 @@
+"""Several processes, on one machine or many, that train one network together."""
+
+import jax
+
+
+def join(how: str) -> None:
+    """Meet the other processes of the run; before anything else touches a device.
+
+    Args:
+      how: "" to stay alone; "auto" where the launcher can be asked (SLURM, Open MPI, Kubernetes, TPU pods); or
+        "ADDRESS:PORT,PROCESSES,INDEX", the address being that of process 0.
+
+    Raises:
+      ValueError: none of these, or "auto" where nothing tells who the others are.
+    """
+    if not how:
+        return
+    if how == "auto":
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"--distributed=auto: {error} Name the processes: --distributed=ADDRESS:PORT,PROCESSES,INDEX."
+            ) from None
+        return
+    address, *numbers = how.split(",")
+    if ":" not in address or len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+        raise ValueError(f"--distributed={how}: use 'auto' or ADDRESS:PORT,PROCESSES,INDEX, as in 10.0.0.1:8476,2,0.")
+    count, index = map(int, numbers)
+    if index >= count:
+        raise ValueError(f"--distributed={how}: of {count} processes, the indices are 0 to {count - 1}.")
+    jax.distributed.initialize(address, count, index, cluster_detection_method="deactivate")
+
