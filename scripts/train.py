@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import logging as py_logging
 import sys
 from collections.abc import Callable
 
@@ -98,9 +97,13 @@ def reading_options(data: ConfigDict) -> loaders.Reading:
 
 
 def quiet_orbax() -> None:
-    """No log of Orbax's errors, with a page of traceback for each of its threads: they are raised as well."""
-    handler = logging.get_absl_handler()
-    handler.addFilter(lambda record: record.levelno < py_logging.ERROR or "orbax" not in record.pathname)
+    """Keeps pages of tracebacks out of the log, one for each array that cannot be written: one error is raised, too."""
+    # Besides its own log it leaves asyncio tasks that nobody awaits, and an event loop that its callbacks find closed.
+    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname and record.name != "asyncio")
+    usual = sys.excepthook
+    sys.excepthook = lambda kind, error, trace: (
+        None if str(error) == "Event loop is closed" else usual(kind, error, trace)
+    )
 
 
 def prepare(config: ConfigDict, workdir: epath.Path, stack: contextlib.ExitStack) -> Callable[[], None]:

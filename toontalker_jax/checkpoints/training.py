@@ -98,7 +98,7 @@ class TrainCheckpoints:
         one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         wanted = one * max(self._keep_newest + 1 - len(self._manager.all_steps()), 1)
         free = shutil.disk_usage(self._directory).free
-        told = f"{self._directory} has {free / 1e9:.1f} GB free, a checkpoint takes {one / 1e9:.1f} GB"
+        told = f"{self._directory} has {free / 1e9:.3g} GB free, a checkpoint takes {one / 1e9:.3g} GB"
         if free < one:
             raise OSError(f"{told}: free space there, or choose another workdir.")
         if free < wanted:
@@ -151,6 +151,9 @@ class TrainCheckpoints:
             act()
         except (OSError, ValueError) as error:  # TensorStore's are ValueErrors, with a page of its settings
             step, self._saving = self._saving, None
+            if jax.process_index() == 0:
+                for partial in self._directory.glob(f"{step}.*"):  # Room for what else is to be written.
+                    partial.rmtree()
             complete = [int(path.name) for path in self._directory.iterdir() if path.name.isdigit()]
             remains = f"the newest step there is {max(complete)}" if complete else "there is no older step"
             raise OSError(

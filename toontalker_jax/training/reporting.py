@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from tensorboardX import SummaryWriter
 
@@ -42,16 +43,18 @@ class Reporter:
             if time.monotonic() - self._written_at >= _SECONDS_BETWEEN_WRITES:
                 self.flush()
             for name, value in values.items():
+                self._check_board()
                 self._board.add_scalar(name, value, step)
 
     def pictures(self, step: int, grids: Mapping[str, np.ndarray]) -> None:
         """grids: {name: uint8 [H, W, 3]}."""
         if self._on:
             for name, grid in grids.items():
+                self._check_board()
                 self._board.add_image(name, grid, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Every line so far is in `metrics.jsonl` when this returns."""
+        """Every line so far is in `metrics.jsonl` when this returns. Raises OSError if it cannot be written."""
         if self._on and self._unwritten:
             partial = self._path.parent / (self._path.name + ".partial")
             partial.write_text("".join(f"{line}\n" for line in self._lines))
@@ -59,9 +62,20 @@ class Reporter:
             self._unwritten, self._written_at = False, time.monotonic()
 
     def close(self) -> None:
-        if self._on:
+        """Writes what it can. A failure is a warning: the lines that are lost follow the newest checkpoint."""
+        if not self._on:
+            return
+        try:
             self.flush()
             self._board.close()
+        except OSError as error:
+            self._board.file_writer.event_writer._closed = True  # or it tries again when Python ends
+            logging.warning("the last of metrics.jsonl or tensorboard/ could not be written: %s", error)
+
+    def _check_board(self) -> None:
+        """Raises OSError if the thread that writes events has died, of a full disk for one: its queue would block."""
+        if not self._board.file_writer.event_writer._worker.is_alive():
+            raise OSError(f"TensorBoard's events could not be written beside {self._path}: is the disk full?")
 
 
 def _is_whole(line: str) -> bool:
