@@ -100,10 +100,8 @@ def quiet_orbax() -> None:
     """Keeps pages of tracebacks out of the log, one for each array that cannot be written: one error is raised, too."""
     # Besides its own log it leaves asyncio tasks that nobody awaits, and an event loop that its callbacks find closed.
     logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname and record.name != "asyncio")
-    usual = sys.excepthook
-    sys.excepthook = lambda kind, error, trace: (
-        None if str(error) == "Event loop is closed" else usual(kind, error, trace)
-    )
+    usual = sys.unraisablehook
+    sys.unraisablehook = lambda told: None if str(told.exc_value) == "Event loop is closed" else usual(told)
 
 
 def prepare(config: ConfigDict, workdir: epath.Path, stack: contextlib.ExitStack) -> Callable[[], None]:
