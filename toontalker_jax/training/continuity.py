@@ -30,8 +30,9 @@ def check_continues(
     if (before := metadata.get("recipe")) is not None:
         differences |= _recipe_differences(step, before, recipe)
     if (before := metadata.get("data")) is not None:
-        # The batch size and the seed are of both.
-        names = sorted({name for name in {**before, **data} if before.get(name) != data.get(name)} - set(differences))
+        # The seed and the batch size are of both.
+        differing = {name for name in {**before, **data} if before.get(name) != data.get(name)}
+        names = sorted(differing - set(differences))
         differences |= {f"data: {name}": (before.get(name), data.get(name)) for name in names}
     if differences:
         listed = "; ".join(f"{name} was {before!r}, is {now!r}" for name, (before, now) in differences.items())
