@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import app, flags
+from absl import app, flags, logging
 
 from data_pipelines import puppets, video_writer
 from toontalker_jax.checkpoints import TrainCheckpoints
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A new folder for everything.", required=True)
 _KILLS = flags.DEFINE_integer("kills", 20, "How often the second training is killed.", lower_bound=0)
-_STEPS = flags.DEFINE_integer("steps", 120, "Of each training.", lower_bound=2)
+_STEPS = flags.DEFINE_integer("steps", 60, "Of each training.", lower_bound=2)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments of the kills.")
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the report.")
 
@@ -143,6 +143,7 @@ def compare(peace: Path, torture: Path) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     top, more = Path(_WORKDIR.value).absolute(), arguments[1:]
     render_frames(top / "frames")
     peace, torture = top / "peace", top / "torture"
