@@ -11,6 +11,7 @@ import pytest
 from toontalker_jax.checkpoints import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.training import loop
+from toontalker_jax.training.preemption import Preempted
 from toontalker_jax.training.reporting import Reporter
 from toontalker_jax.training.sharding import Layout, make_mesh, place
 from toontalker_jax.training.state import TrainState
@@ -32,7 +33,7 @@ def start():
     return TrainState(**empty | {"step": jnp.zeros((), jnp.int32), "generator": {"w": jnp.zeros(())}})
 
 
-def train(workdir, schedule, data=DATA, recipe=RECIPE):
+def train(workdir, schedule, data=DATA, recipe=RECIPE, stop=lambda step: False):
     """Runs the loop on batches 1, 2, 3 …, whose rows are counted from the step at which it starts."""
     layout = Layout(make_mesh(devices=jax.devices()[:1]))
     run = loop.Run(
@@ -45,7 +46,7 @@ def train(workdir, schedule, data=DATA, recipe=RECIPE):
         recipe=recipe,
         schedule=schedule,
         layout=layout,
-        stop=lambda step: False,
+        stop=stop,
     )
     with TrainCheckpoints(workdir) as saved:
         state = loop.resume(start(), saved, layout, data, recipe)
@@ -73,6 +74,56 @@ def test_a_run_goes_on_where_it_stopped_with_the_batches_that_follow(tmp_path):
     state = train(tmp_path, loop.Schedule(5, 1, 10, 10))
     assert float(state.generator["w"]) == 15
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_when_a_checkpoint_is_begun_the_log_has_its_step(tmp_path, monkeypatch):
+    logged, save = {}, TrainCheckpoints.save
+
+    def observed(saved, step, *rest):
+        logged[step] = lines(tmp_path)[-1]["step"]
+        save(saved, step, *rest)
+
+    monkeypatch.setattr(TrainCheckpoints, "save", observed)
+    train(tmp_path, loop.Schedule(5, log_every=1, pictures_every=10, checkpoint_every=2))
+    assert logged == {2: 2, 4: 4, 5: 5}
+
+
+def test_a_notice_saves_the_step_and_the_run_goes_on_from_it(tmp_path):
+    schedule = loop.Schedule(5, 1, 10, 10)
+    with pytest.raises(Preempted, match="after step 3, which is saved"):
+        train(tmp_path, schedule, stop=lambda step: step == 3)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+    assert float(train(tmp_path, schedule).generator["w"]) == 15
+
+
+def test_a_notice_at_the_last_step_changes_nothing(tmp_path):
+    assert float(train(tmp_path, loop.Schedule(5, 1, 10, 10), stop=lambda step: step == 5).generator["w"]) == 15
+
+
+def test_a_run_goes_on_from_the_newest_sound_step_and_ends_as_if_nothing_had_been(tmp_path):
+    train(tmp_path, loop.Schedule(4, 1, 10, checkpoint_every=2))
+    (tmp_path / "checkpoints" / "4" / "state" / "manifest.ocdbt").unlink()
+    state = train(tmp_path, loop.Schedule(5, 1, 10, checkpoint_every=2))
+    assert float(state.generator["w"]) == 15
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["4", "5"]
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["4"]
+
+
+def test_a_save_that_fails_ends_the_run_before_the_next_one(tmp_path, monkeypatch):
+    def fail(saved):
+        raise OSError("step 2 could not be written")
+
+    monkeypatch.setattr(TrainCheckpoints, "check_saved", fail)
+    with pytest.raises(OSError, match="step 2 could not be written"):
+        train(tmp_path, loop.Schedule(5, 1, 10, 10))
+
+
+def test_a_run_goes_on_only_with_the_recipe_it_began_with(tmp_path):
+    train(tmp_path, loop.Schedule(2, 1, 10, 10))
+    with pytest.raises(ValueError, match="differently: optimizer.learning_rate was 1.0, is 0.5. Set"):
+        train(tmp_path, loop.Schedule(3, 1, 10, 10), recipe=RECIPE | {"optimizer": {"learning_rate": 0.5}})
 
 
 def test_a_run_goes_on_only_with_the_data_it_began_with(tmp_path):
