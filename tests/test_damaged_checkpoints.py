@@ -4,6 +4,9 @@ import os
 import resource
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -158,3 +161,45 @@ def test_a_disk_without_room_is_told_before_training(workdir, caplog, monkeypatc
             else:
                 saved.check_space(state_of(0))
                 assert ("keep_newest = 3 of them and one more" in caplog.text) == (says == "warning")
+
+
+OF_TWO_PROCESSES = """
+import sys
+import jax
+import jax.numpy as jnp
+from toontalker_jax.checkpoints import TrainCheckpoints
+from toontalker_jax.models.config import ModelConfig
+
+jax.distributed.initialize(f"localhost:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[3]))
+sharding = jax.sharding.NamedSharding(jax.make_mesh((2,), ("x",)), jax.sharding.PartitionSpec("x"))
+zeros = {"generator": {"w": jax.make_array_from_callback((8,), sharding, lambda index: jnp.zeros(8)[index])}}
+abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), zeros)
+
+def only_one_reads_step_4(step, metadata):
+    if step == 4 and jax.process_index() == 1:
+        raise OSError("not here")
+
+with TrainCheckpoints(sys.argv[1]) as saved:
+    for step in (2, 4):
+        saved.save(step, jax.tree.map(lambda leaf: leaf + step, zeros), ModelConfig(), ("real",))
+    restored = saved.restore_newest(abstract, only_one_reads_step_4)
+    assert restored.step == 2, restored.step
+    saved.save(4, restored.state, ModelConfig(), ("real",))
+    restored = saved.restore_newest(abstract)
+    shard = restored.state["generator"]["w"].addressable_data(0)
+    assert restored.step == 4 and (shard == 2).all(), shard
+"""
+
+
+def test_processes_agree_on_the_step_when_one_of_them_cannot_read_the_newest(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": "."}
+    commands = [[sys.executable, "-c", OF_TWO_PROCESSES, str(tmp_path), str(port), str(process)] for process in (0, 1)]
+    running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in running:
+        errors = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, errors
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["4"]
