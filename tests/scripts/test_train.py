@@ -1,5 +1,6 @@
 """scripts/train.py from end to end on folders of frames: both stages, resume, devices, what it says of mistakes."""
 
+import functools
 import json
 import os
 import re
@@ -139,9 +140,11 @@ def test_sigterm_at_any_time_loses_nothing(start, train, stage1, tmp_path):
     assert starting.returncode in (-signal.SIGTERM, preemption.EXIT_STATUS)  # before or after it listens
     training = start(tmp_path, steps=4)
     told = ""
-    while "/4 [" not in told or " 0/4 [" in told.splitlines()[-1]:  # the progress of steps
-        told += training.stderr.read(1)
-    training.terminate()
+    for character in iter(functools.partial(training.stderr.read, 1), ""):
+        told += character
+        if told.endswith((" 1/4 [", " 2/4 [")):  # the bar of steps
+            training.terminate()
+            break
     errors = told + training.communicate()[1]
     assert training.returncode == preemption.EXIT_STATUS, errors
     with TrainCheckpoints(tmp_path, read_only=True) as saved:
