@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import sys
+from collections.abc import Callable
 
 import jax
 from absl import app, flags, logging
@@ -98,48 +99,69 @@ def reading_options(data: ConfigDict) -> loaders.Reading:
     )
 
 
+def quiet_orbax() -> None:
+    """Keeps pages of tracebacks out of the log, one for each array that cannot be written: one error is raised, too."""
+    # Besides its own log it leaves asyncio tasks that nobody awaits, and an event loop that its callbacks find closed.
+    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname and record.name != "asyncio")
+    usual = sys.unraisablehook
+    sys.unraisablehook = lambda told: None if str(told.exc_value) == "Event loop is closed" else usual(told)
+
+
+def prepare(config: ConfigDict, workdir: epath.Path, stack: contextlib.ExitStack) -> Callable[[], None]:
+    """What trains the run from its newest checkpoint to the end; `stack` closes what it opens.
+
+    Raises:
+      ValueError, TypeError, OSError: something in the config or in the workdir is wrong.
+    """
+    processes.join(_DISTRIBUTED.value)
+    model, vgg = initial_model(config), perceptual_network(config)
+    layout = Layout(make_mesh(config.mesh.fsdp))
+    training = setup.set_up(config, model, layout)
+    batches, reading = open_batches(config, model.config.image_size), reading_options(config.data)
+    data = batches(reading=reading).state | {"first frame": config.data.first}
+    recipe = json.loads(json.dumps(config.to_dict()))  # Tuples become lists, as in what is stored.
+    # The whole batch, in every process the same; no threads or workers for a single one.
+    at_once = dataclasses.replace(reading, process_index=0, process_count=1, num_workers=0, num_threads=0)
+    picture_batch = next(batches(reading=at_once))
+    keep = {"keep_newest": config.keep_newest, "keep_every": config.keep_every or None}
+    saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir, **keep))
+    state = loop.resume(training.state, saved, layout, data, recipe)
+    saved.check_space(state)
+    if jax.process_index() == 0:
+        (workdir / "config.json").write_text(json.dumps(recipe, indent=2) + "\n")
+        overview = parameter_overview.get_parameter_overview(state.generator, include_stats=False)
+        (workdir / "parameters.txt").write_text(overview + "\n")
+    run = loop.Run(
+        train_step=training.train_step,
+        vgg=vgg,
+        pictures=training.pictures,
+        picture_batch=picture_batch,
+        batches=lambda done: stack.enter_context(contextlib.closing(batches(start_step=done, reading=reading))),
+        data=data,
+        recipe=recipe,
+        schedule=loop.Schedule(config.steps, config.log_every, config.pictures_every, config.checkpoint_every),
+        layout=layout,
+        stop=preemption.Notice(),
+    )
+    reporter = stack.enter_context(contextlib.closing(Reporter(workdir, int(state.step))))
+    return functools.partial(loop.train, run, state, saved, reporter, model.config, tuple(model.domains))
+
+
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
-    config, workdir = _CONFIG.value, epath.Path(_WORKDIR.value)
-    with contextlib.ExitStack() as stack:
-        try:
-            processes.join(_DISTRIBUTED.value)
-            model, vgg = initial_model(config), perceptual_network(config)
-            layout = Layout(make_mesh(config.mesh.fsdp))
-            training = setup.set_up(config, model, layout)
-            batches, reading = open_batches(config, model.config.image_size), reading_options(config.data)
-            data = batches(reading=reading).state | {"first frame": config.data.first}
-            # The whole batch, in every process the same; no threads or workers for a single one.
-            at_once = dataclasses.replace(reading, process_index=0, process_count=1, num_workers=0, num_threads=0)
-            picture_batch = next(batches(reading=at_once))
-            keep = {"keep_newest": config.keep_newest, "keep_every": config.keep_every or None}
-            saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir, **keep))
-            state = loop.resume(training.state, saved, layout, data)
-        except (ValueError, TypeError, OSError) as error:
-            raise SystemExit(f"error: {error}") from None
-        if jax.process_index() == 0:
-            (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-            overview = parameter_overview.get_parameter_overview(state.generator, include_stats=False)
-            (workdir / "parameters.txt").write_text(overview + "\n")
-        run = loop.Run(
-            train_step=training.train_step,
-            vgg=vgg,
-            pictures=training.pictures,
-            picture_batch=picture_batch,
-            batches=lambda done: stack.enter_context(contextlib.closing(batches(start_step=done, reading=reading))),
-            data=data,
-            schedule=loop.Schedule(config.steps, config.log_every, config.pictures_every, config.checkpoint_every),
-            layout=layout,
-            stop=preemption.Notice(),
-        )
-        reporter = stack.enter_context(contextlib.closing(Reporter(workdir, int(state.step))))
-        try:
-            loop.train(run, state, saved, reporter, model.config, tuple(model.domains))
-        except preemption.Preempted as notice:
-            print(notice, file=sys.stderr)
-            sys.exit(preemption.EXIT_STATUS)
-        except (FloatingPointError, BadRecord) as error:
-            raise SystemExit(f"error: {error}") from None
+    quiet_orbax()
+    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                train = prepare(_CONFIG.value, epath.Path(_WORKDIR.value), stack)
+            except (ValueError, TypeError) as error:
+                raise SystemExit(f"error: {error}") from None
+            train()
+    except preemption.Preempted as notice:
+        print(notice, file=sys.stderr)
+        sys.exit(preemption.EXIT_STATUS)
+    except (FloatingPointError, BadRecord, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

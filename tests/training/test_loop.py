@@ -11,11 +11,13 @@ import pytest
 from toontalker_jax.checkpoints import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.training import loop
+from toontalker_jax.training.preemption import Preempted
 from toontalker_jax.training.reporting import Reporter
 from toontalker_jax.training.sharding import Layout, make_mesh
 from toontalker_jax.training.state import TrainState
 
 DATA = {"seed": 0, "clips": "2 clips", "flip": False}
+RECIPE = {"seed": 0, "steps": 5, "batch_size": 2, "optimizer": {"decay": "none", "learning_rate": 1.0}}
 
 
 def train_step(state, batch, vgg):
@@ -31,7 +33,7 @@ def start():
     return TrainState(**empty | {"step": jnp.zeros((), jnp.int32), "generator": {"w": jnp.zeros(())}})
 
 
-def train(workdir, schedule, data=DATA):
+def train(workdir, schedule, data=DATA, recipe=RECIPE, stop=lambda step: False):
     """Runs the loop on batches 1, 2, 3 …, whose rows are counted from the step at which it starts."""
     layout = Layout(make_mesh(devices=jax.devices()[:1]))
     run = loop.Run(
@@ -41,12 +43,13 @@ def train(workdir, schedule, data=DATA):
         picture_batch={"x": np.ones(2, np.float32)},
         batches=lambda done: ({"x": np.full(2, n, np.float32)} for n in itertools.count(done + 1)),
         data=data,
+        recipe=recipe,
         schedule=schedule,
         layout=layout,
-        stop=lambda step: False,
+        stop=stop,
     )
     with TrainCheckpoints(workdir) as saved:
-        state = loop.resume(start(), saved, layout, data)
+        state = loop.resume(start(), saved, layout, data, recipe)
         reporter = Reporter(workdir, int(state.step))
         try:
             return loop.train(run, state, saved, reporter, ModelConfig(image_size=64), ("real",))
@@ -73,9 +76,59 @@ def test_a_run_goes_on_where_it_stopped_with_the_batches_that_follow(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5]
 
 
+def test_when_a_checkpoint_is_begun_the_log_has_its_step(tmp_path, monkeypatch):
+    logged, save = {}, TrainCheckpoints.save
+
+    def observed(saved, step, *rest):
+        logged[step] = lines(tmp_path)[-1]["step"]
+        save(saved, step, *rest)
+
+    monkeypatch.setattr(TrainCheckpoints, "save", observed)
+    train(tmp_path, loop.Schedule(5, log_every=1, pictures_every=10, checkpoint_every=2))
+    assert logged == {2: 2, 4: 4, 5: 5}
+
+
+def test_a_notice_saves_the_step_and_the_run_goes_on_from_it(tmp_path):
+    schedule = loop.Schedule(5, 1, 10, 10)
+    with pytest.raises(Preempted, match="after step 3, which is saved"):
+        train(tmp_path, schedule, stop=lambda step: step == 3)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+    assert float(train(tmp_path, schedule).generator["w"]) == 15
+
+
+def test_a_notice_at_the_last_step_changes_nothing(tmp_path):
+    assert float(train(tmp_path, loop.Schedule(5, 1, 10, 10), stop=lambda step: step == 5).generator["w"]) == 15
+
+
+def test_a_run_goes_on_from_the_newest_sound_step_and_ends_as_if_nothing_had_been(tmp_path):
+    train(tmp_path, loop.Schedule(4, 1, 10, checkpoint_every=2))
+    (tmp_path / "checkpoints" / "4" / "state" / "manifest.ocdbt").unlink()
+    state = train(tmp_path, loop.Schedule(5, 1, 10, checkpoint_every=2))
+    assert float(state.generator["w"]) == 15
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["4", "5"]
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["4"]
+
+
+def test_a_save_that_fails_ends_the_run_before_the_next_one(tmp_path, monkeypatch):
+    def fail(saved):
+        raise OSError("step 2 could not be written")
+
+    monkeypatch.setattr(TrainCheckpoints, "check_saved", fail)
+    with pytest.raises(OSError, match="step 2 could not be written"):
+        train(tmp_path, loop.Schedule(5, 1, 10, 10))
+
+
+def test_a_run_goes_on_only_with_the_recipe_it_began_with(tmp_path):
+    train(tmp_path, loop.Schedule(2, 1, 10, 10))
+    with pytest.raises(ValueError, match="differently: optimizer.learning_rate was 1.0, is 0.5. Set"):
+        train(tmp_path, loop.Schedule(3, 1, 10, 10), recipe=RECIPE | {"optimizer": {"learning_rate": 0.5}})
+
+
 def test_a_run_goes_on_only_with_the_data_it_began_with(tmp_path):
     train(tmp_path, loop.Schedule(2, 1, 10, 10))
-    message = "step 2 was trained on other data: flip was False, is True; new was None, is 1; seed was 0, is 3. Set it"
+    message = "step 2 was trained differently: data: flip was False, is True; data: new was None, is 1; data: seed"
     with pytest.raises(ValueError, match=message):
         train(tmp_path, loop.Schedule(3, 1, 10, 10), DATA | {"flip": True, "seed": 3, "new": 1})
     assert lines(tmp_path)[-1]["step"] == 2
@@ -83,10 +136,11 @@ def test_a_run_goes_on_only_with_the_data_it_began_with(tmp_path):
 
 
 def test_a_checkpoint_that_tells_no_data_is_taken_with_a_warning(tmp_path, caplog):
+    state = jax.device_put(start())
     with TrainCheckpoints(tmp_path) as saved:
-        saved.save(1, jax.device_put(start())._asdict(), ModelConfig(image_size=64), ("real",))
+        saved.save(1, state._asdict(), ModelConfig(image_size=64), ("real",))
     train(tmp_path, loop.Schedule(2, 1, 10, 10))
-    assert "step 1 does not say on which data" in caplog.text
+    assert "step 1 does not tell its data" in caplog.text
 
 
 @pytest.mark.parametrize("checkpoint_every", [1, 2, 7])

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import logging
 from tqdm import tqdm
 
 from toontalker_jax.checkpoints import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.perceptual import VGG19
+from toontalker_jax.training.continuity import check_continues
 from toontalker_jax.training.preemption import Preempted
 from toontalker_jax.training.reporting import Reporter
 from toontalker_jax.training.sharding import Layout, abstract, place, shard_batch
@@ -37,36 +37,32 @@ class Run(NamedTuple):
     picture_batch: Batch  # shown at every pictures_every; numpy
     batches: Callable[[int], Iterator[Batch]]  # from the number of steps already done; this process's rows, numpy
     data: Mapping[str, Any]  # what decides the batches, besides the step; kept in the checkpoints, as JSON
+    recipe: Mapping[str, Any]  # the whole config; kept in the checkpoints, as JSON
     schedule: Schedule
     layout: Layout
     stop: Callable[[int], bool]  # asked after every step by every process: save this one and stop?
 
 
-def resume(state: TrainState, checkpoints: TrainCheckpoints, layout: Layout, data: Mapping[str, Any]) -> TrainState:
-    """`state` on the devices, or the newest checkpoint of the workdir in its place, whatever mesh wrote that.
+def resume(
+    state: TrainState, checkpoints: TrainCheckpoints, layout: Layout, data: Mapping[str, Any], recipe: Mapping[str, Any]
+) -> TrainState:
+    """`state` on the devices, or the newest sound checkpoint in its place, whatever mesh wrote that.
+
+    Args:
+      data, recipe: see Run.
 
     Raises:
-      ValueError: that one was trained on other data than `data` says (see Run).
+      Mismatch: that one was trained otherwise, or on other data.
+      OSError: there are checkpoints, and all of them are damaged.
     """
     shardings = layout.slices(state)
     if checkpoints.latest_step() is None:
         return place(state, shardings)
-    step, description = checkpoints.describe_step()
-    check_same_data(step, description["metadata"].get("data"), data)
-    return TrainState(**checkpoints.restore(abstract(state, shardings)._asdict()).state)
 
+    def check(step: int, metadata: Mapping[str, Any]) -> None:
+        check_continues(step, metadata, data, recipe)
 
-def check_same_data(step: int, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
-    """Raise ValueError that names what of `now` differs from `before`, the data of the checkpoint of that step."""
-    if before is None:  # It is of a version that did not keep it.
-        logging.warning("The checkpoint of step %d does not say on which data it was trained: not compared.", step)
-        return
-    names = sorted({name for name in {**before, **now} if before.get(name) != now.get(name)})
-    if names:
-        listed = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names)
-        raise ValueError(
-            f"the checkpoint of step {step} was trained on other data: {listed}. Set it back, or use another workdir."
-        )
+    return TrainState(**checkpoints.restore_newest(abstract(state, shardings)._asdict(), check).state)
 
 
 def compile_step(run: Run) -> Callable:
@@ -85,18 +81,21 @@ def train(
 ) -> TrainState:
     """Run from `state.step` to `schedule.steps`; the last step is always reported and saved.
 
-    Metrics are read one step late, so that the device never waits for the host.
+    Metrics are read one step late, so that the device never waits for the host; before a checkpoint at once, so that
+    the log never ends before the newest checkpoint.
 
     Raises:
       FloatingPointError: a loss is not finite. The message names the step and the terms; the newest checkpoint is
         older than that step.
+      OSError: a checkpoint could not be written.
       Preempted: `run.stop` said so; the step is saved.
     """
     train_step = compile_step(run)
     pictures = jax.jit(run.pictures, out_shardings=run.layout.whole)
     picture_batch, vgg = place((run.picture_batch, run.vgg), run.layout.whole)
     schedule, first = run.schedule, int(state.step)
-    batches = run.batches(first)
+    batches, step, stop = run.batches(first), first, False
+    metadata = {"data": dict(run.data), "recipe": dict(run.recipe)}
     late: tuple[int, Metrics] | None = None
     clock = time.perf_counter()
     with tqdm(total=schedule.steps, initial=first, unit="step", disable=jax.process_index() > 0) as bar:
@@ -107,22 +106,23 @@ def train(
             late = step, metrics
             stop = run.stop(step) and step < schedule.steps
             due = {name: step % getattr(schedule, name) == 0 or step == schedule.steps for name in schedule._fields}
+            checkpoints.check_saved()
             if due["checkpoint_every"] or stop:
-                check_finite(step, metrics)
-                checkpoints.save(step, state._asdict(), config, domains, {"data": dict(run.data)})
+                _report(step, metrics, schedule, reporter, bar)
+                late = None
+                reporter.flush()
+                checkpoints.save(step, state._asdict(), config, domains, metadata)
             if stop:
                 break
             if due["pictures_every"]:
                 grids = pictures(state.generator_ema or state.generator, picture_batch)
                 reporter.pictures(step, {name: to_uint8(grid) for name, grid in grids.items()})
             bar.update()
-        if late is not None:
-            _report(*late, schedule, reporter, bar)
-            if not bar.disable:
-                bar.write(f"{late[0] - first} steps in {time.perf_counter() - clock:.0f} s")
+        if step > first:
+            bar.write(f"{step - first} steps in {time.perf_counter() - clock:.0f} s")
     checkpoints.wait()
-    if late is not None and late[0] < schedule.steps:
-        raise Preempted(late[0])
+    if stop:
+        raise Preempted(step)
     return state
 
 

@@ -1,18 +1,24 @@
 """What a run leaves to read: JSON lines, TensorBoard scalars and picture grids. Process 0 alone writes."""
 
 import json
+import time
 from collections.abc import Mapping
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from tensorboardX import SummaryWriter
 
+_SECONDS_BETWEEN_WRITES = 10.0
+
 
 class Reporter:
-    """Writes `metrics.jsonl` and TensorBoard events into a workdir.
+    """Writes `metrics.jsonl` and TensorBoard events into a workdir, local or in a bucket.
 
     Lines of `metrics.jsonl` after `resume_step` are dropped, so that a resumed run's log equals an uninterrupted one's.
+    Objects in a bucket cannot be appended to: the file is kept in memory and written whole under another name, which
+    then replaces it. So a process that is killed leaves a whole file, without the lines since the last `flush`.
     """
 
     def __init__(self, workdir: epath.PathLike, resume_step: int):
@@ -21,27 +27,60 @@ class Reporter:
             return
         workdir = epath.Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / "metrics.jsonl"
-        kept = [line for line in path.read_text().splitlines() if line] if path.exists() else []
-        kept = [line for line in kept if json.loads(line)["step"] <= resume_step]
-        path.write_text("".join(f"{line}\n" for line in kept))
-        self._lines = path.open("a")
+        self._path = workdir / "metrics.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        if lines and not _is_whole(lines[-1]):
+            lines.pop()  # A version that appended was killed while it did.
+        self._lines = [line for line in lines if json.loads(line)["step"] <= resume_step]
+        self._unwritten, self._written_at = True, 0.0
+        self.flush()
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         if self._on:
-            self._lines.write(json.dumps({"step": step, **values}) + "\n")
-            self._lines.flush()
+            self._lines.append(json.dumps({"step": step, **values}))
+            self._unwritten = True
+            if time.monotonic() - self._written_at >= _SECONDS_BETWEEN_WRITES:
+                self.flush()
             for name, value in values.items():
+                self._check_board()
                 self._board.add_scalar(name, value, step)
 
     def pictures(self, step: int, grids: Mapping[str, np.ndarray]) -> None:
         """grids: {name: uint8 [H, W, 3]}."""
         if self._on:
             for name, grid in grids.items():
+                self._check_board()
                 self._board.add_image(name, grid, step, dataformats="HWC")
 
+    def flush(self) -> None:
+        """Every line so far is in `metrics.jsonl` when this returns. Raises OSError if it cannot be written."""
+        if self._on and self._unwritten:
+            partial = self._path.parent / (self._path.name + ".partial")
+            partial.write_text("".join(f"{line}\n" for line in self._lines))
+            partial.replace(self._path)
+            self._unwritten, self._written_at = False, time.monotonic()
+
     def close(self) -> None:
-        if self._on:
-            self._lines.close()
+        """Writes what it can. A failure is a warning: the lines that are lost follow the newest checkpoint."""
+        if not self._on:
+            return
+        try:
+            self.flush()
             self._board.close()
+        except OSError as error:
+            self._board.file_writer.event_writer._closed = True  # or it tries again when Python ends
+            logging.warning("the last of metrics.jsonl or tensorboard/ could not be written: %s", error)
+
+    def _check_board(self) -> None:
+        """Raises OSError if the thread that writes events has died, of a full disk for one: its queue would block."""
+        if not self._board.file_writer.event_writer._worker.is_alive():
+            raise OSError(f"TensorBoard's events could not be written beside {self._path}: is the disk full?")
+
+
+def _is_whole(line: str) -> bool:
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True

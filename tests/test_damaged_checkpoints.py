@@ -1,0 +1,205 @@
+"""Training checkpoints of which files are lost or cut short, and disks without room for another one."""
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from toontalker_jax.checkpoints import Mismatch, TrainCheckpoints, load_model
+from toontalker_jax.models.config import ModelConfig
+
+# Where one array fails, Orbax leaves coroutines of the others, and callbacks of an event loop that it has closed.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+CONFIG, DOMAINS = ModelConfig(), ("real",)
+
+
+def state_of(step):
+    return {"generator": {"w": jnp.arange(4096.0) + step, "b": jnp.ones(3)}, "optimizer": {}, "step": jnp.int32(step)}
+
+
+def abstract(state):
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+
+
+ABSTRACT = abstract(state_of(0))
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """With the steps 2 and 4."""
+    with TrainCheckpoints(tmp_path) as saved:
+        for step in (2, 4):
+            saved.save(step, state_of(step), CONFIG, DOMAINS, {"seen": step})
+    return tmp_path
+
+
+def lose(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def test_whatever_file_is_lost_or_cut_short_a_step_comes_back_exactly_or_not_at_all(workdir, tmp_path_factory):
+    taken = {2: 0, 4: 0}
+    for path in sorted((workdir / "checkpoints" / "4").rglob("*")):
+        for damage in (lose,) if path.is_dir() else (lose, cut):
+            copy = tmp_path_factory.mktemp("copy") / "run"
+            shutil.copytree(workdir, copy)
+            damage(copy / path.relative_to(workdir))
+            with TrainCheckpoints(copy) as saved:
+                restored = saved.restore_newest(ABSTRACT)
+            taken[restored.step] += 1
+            jax.tree.map(np.testing.assert_array_equal, restored.state, state_of(restored.step))
+            moved = [] if restored.step == 4 else ["4"]
+            assert sorted(path.name for path in copy.glob("damaged/*")) == moved
+    assert taken[2] >= 15  # The rest are files that say nothing new.
+
+
+def test_a_damaged_step_is_told_set_aside_and_saved_again(workdir, caplog):
+    for times in range(2):
+        damaged = workdir / "checkpoints" / "4" / "state" / "manifest.ocdbt"
+        damaged.write_bytes(b"")
+        with TrainCheckpoints(workdir) as saved:
+            assert saved.restore_newest(ABSTRACT).metadata == {"seen": 2}
+            assert saved.latest_step() == 2
+            saved.save(4, state_of(4 + times), CONFIG, DOMAINS)
+        assert "step 4 is damaged and skipped: " in caplog.text and "now lies in " in caplog.text
+    with TrainCheckpoints(workdir) as saved:
+        restored = saved.restore_newest(ABSTRACT)
+    assert restored.step == 4 and restored.state["step"] == 5
+    assert sorted(path.name for path in (workdir / "damaged").iterdir()) == ["4", "4.1"]
+    assert (workdir / "damaged" / "4" / "state" / "manifest.ocdbt").exists()
+
+
+def test_without_a_sound_step_all_are_listed_and_left_alone(workdir):
+    for step in (2, 4):
+        lose(workdir / "checkpoints" / str(step) / "state")
+    with TrainCheckpoints(workdir) as saved, pytest.raises(OSError, match="no sound step, .* 4: .*; 2: ") as caught:
+        saved.restore_newest(ABSTRACT)
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"2", "4"}
+
+
+def test_a_state_of_another_network_is_not_damage(workdir):
+    other = ABSTRACT | {"generator": {"w": ABSTRACT["generator"]["w"]}}
+    with TrainCheckpoints(workdir) as saved, pytest.raises(Mismatch, match="step 4 .* generator/b is not part"):
+        saved.restore_newest(other)
+    assert not (workdir / "damaged").exists()
+
+
+def test_a_step_that_may_not_be_gone_on_from_is_not_damage(workdir):
+    def refuse(step, metadata):
+        raise Mismatch(f"not {step}, which saw {metadata['seen']}")
+
+    with TrainCheckpoints(workdir) as saved, pytest.raises(Mismatch, match="not 4, which saw 4"):
+        saved.restore_newest(ABSTRACT, refuse)
+
+
+def test_a_model_is_loaded_from_the_newest_sound_step_and_nothing_is_moved(tmp_path, tiny_model, caplog):
+    model = tiny_model(("real",))
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    with TrainCheckpoints(tmp_path) as saved:
+        saved.save(1, {"generator": params}, model.config, DOMAINS)
+        saved.save(2, {"generator": jax.tree.map(lambda leaf: leaf + 1, params)}, model.config, DOMAINS)
+    lose(tmp_path / "checkpoints" / "2" / "state" / "ocdbt.process_0")
+    loaded = nnx.to_pure_dict(nnx.state(load_model(tmp_path), nnx.Param))
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    assert "step 2 is damaged and skipped: " in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "2"}
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow beyond 20 kB, as if the disk were full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("how", ["wait", "check_saved", "save"])
+def test_a_save_that_fails_is_one_line_that_names_what_remains(workdir, small_files, how):
+    state = state_of(6) | {"generator": {"w": jax.random.normal(jax.random.key(0), (20_000,))}}
+    with TrainCheckpoints(workdir) as saved:
+        saved.check_saved()
+        small_files()
+        with pytest.raises(OSError, match="step 6 could not be written to .*, the newest step there is 4; ") as caught:
+            saved.save(6, state, CONFIG, DOMAINS)
+            if how == "check_saved":
+                while saved._saving:
+                    saved.check_saved()
+            getattr(saved, how)(*((8, state, CONFIG, DOMAINS) if how == "save" else ()))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"2", "4"}  # Nothing half-written is left.
+    with TrainCheckpoints(workdir) as saved:
+        assert saved.restore_newest(ABSTRACT).step == 4
+
+
+def test_a_disk_without_room_is_told_before_training(workdir, caplog, monkeypatch):
+    one = 4 * (4096 + 3 + 1)
+    with TrainCheckpoints(workdir, keep_newest=3) as saved:
+        for free, says in ((one - 1, "error"), (2 * one - 1, "warning"), (2 * one, "nothing")):  # Two are there.
+            monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: shutil._ntuple_diskusage(0, 0, free))
+            caplog.clear()
+            if says == "error":
+                with pytest.raises(OSError, match="GB free, a checkpoint takes .*: free space there"):
+                    saved.check_space(state_of(0))
+            else:
+                saved.check_space(state_of(0))
+                assert ("keep_newest = 3 of them and one more" in caplog.text) == (says == "warning")
+
+
+OF_TWO_PROCESSES = """
+import sys
+import jax
+import jax.numpy as jnp
+from toontalker_jax.checkpoints import TrainCheckpoints
+from toontalker_jax.models.config import ModelConfig
+
+jax.distributed.initialize(f"localhost:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[3]))
+sharding = jax.sharding.NamedSharding(jax.make_mesh((2,), ("x",)), jax.sharding.PartitionSpec("x"))
+zeros = {"generator": {"w": jax.make_array_from_callback((8,), sharding, lambda index: jnp.zeros(8)[index])}}
+abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), zeros)
+
+def only_one_reads_step_4(step, metadata):
+    if step == 4 and jax.process_index() == 1:
+        raise OSError("not here")
+
+with TrainCheckpoints(sys.argv[1]) as saved:
+    for step in (2, 4):
+        saved.save(step, jax.tree.map(lambda leaf: leaf + step, zeros), ModelConfig(), ("real",))
+    restored = saved.restore_newest(abstract, only_one_reads_step_4)
+    assert restored.step == 2, restored.step
+    saved.save(4, restored.state, ModelConfig(), ("real",))
+    restored = saved.restore_newest(abstract)
+    shard = restored.state["generator"]["w"].addressable_data(0)
+    assert restored.step == 4 and (shard == 2).all(), shard
+"""
+
+
+def test_processes_agree_on_the_step_when_one_of_them_cannot_read_the_newest(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": "."}
+    commands = [[sys.executable, "-c", OF_TWO_PROCESSES, str(tmp_path), str(port), str(process)] for process in (0, 1)]
+    running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in running:
+        errors = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, errors
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["4"]

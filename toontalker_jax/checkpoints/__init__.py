@@ -1,0 +1,24 @@
+"""Orbax on disk: inference checkpoints and training checkpoints. Paths may be local or in a bucket.
+
+An inference checkpoint is a folder:
+  model.json  what to build: format, ModelConfig, domains, versions of the packages that wrote it
+  params/     the parameters, as nested dicts (Orbax)
+
+A training workdir keeps its steps in `checkpoints/<step>/`, each with the state, the same model.json contents and the
+caller's metadata; steps that turned out damaged lie in `damaged/<step>/`. `load_model` reads either.
+"""
+
+from toontalker_jax.checkpoints.format import Mismatch, describe, package_versions
+from toontalker_jax.checkpoints.inference import check_free, load_model, save_model
+from toontalker_jax.checkpoints.training import Restored, TrainCheckpoints
+
+__all__ = [
+    "Mismatch",
+    "Restored",
+    "TrainCheckpoints",
+    "check_free",
+    "describe",
+    "load_model",
+    "package_versions",
+    "save_model",
+]

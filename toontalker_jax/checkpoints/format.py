@@ -1,0 +1,74 @@
+"""What both kinds of checkpoints share: their description, and the comparison of what is stored with what is wanted."""
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orbax.checkpoint as ocp
+from etils import epath
+
+from toontalker_jax.models.config import ModelConfig
+
+FORMAT = 1
+GENERATOR, GENERATOR_EMA = "generator", "generator_ema"  # top-level keys of a training state that `load_model` reads
+
+
+class Mismatch(ValueError):
+    """A checkpoint is sound, but not one for this version, network or run."""
+
+
+def describe(config: ModelConfig, domains: Sequence[str]) -> dict[str, Any]:
+    """The contents of model.json."""
+    return {
+        "format": FORMAT,
+        "config": dataclasses.asdict(config),
+        "domains": list(domains),
+        "versions": package_versions(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Of what computes and stores: for model.json and reports."""
+    return {name: importlib.metadata.version(name) for name in ("jax", "flax", "orbax-checkpoint")}
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    return epath.Path(path).expanduser().resolve()  # Orbax refuses relative paths
+
+
+def stored_tree(directory: epath.Path) -> Mapping[str, Any]:
+    """The nested names of what Orbax stored there; leaves have `.shape` and `.dtype`.
+
+    Raises:
+      OSError: its list of contents is missing or cannot be read.
+    """
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(directory).item_metadata
+    if stored is None:  # Orbax only logs why.
+        raise OSError(f"the list of contents of {directory} is missing or cannot be read.")
+    return stored.tree
+
+
+def check_fits(where: str, stored: Any, wanted: Any) -> None:
+    """Raises one Mismatch unless both trees have the same names and shapes (Orbax's own message fills pages)."""
+    stored_shapes, wanted_shapes = (
+        {name: tuple(leaf.shape) for name, leaf in ocp.tree.to_flat_dict(tree, sep="/").items()}
+        for tree in (stored, wanted)
+    )
+    problems = [f"{name} is missing" for name in sorted(wanted_shapes.keys() - stored_shapes.keys())]
+    problems += [f"{name} is not part of the network" for name in sorted(stored_shapes.keys() - wanted_shapes.keys())]
+    problems += [
+        f"{name} is {stored_shapes[name]}, wanted {wanted_shapes[name]}"
+        for name in sorted(stored_shapes.keys() & wanted_shapes.keys())
+        if stored_shapes[name] != wanted_shapes[name]
+    ]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise Mismatch(f"{where} does not fit this configuration: {'; '.join(problems[:3])}{more}.")
+
+
+def one_line(error: Exception) -> str:
+    """An error's text without line breaks, and no page of it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:300] + " …"

@@ -1,0 +1,140 @@
+"""Inference checkpoints: write one, and load a model from one or from a training workdir."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from flax import nnx
+
+from toontalker_jax.checkpoints.format import (
+    FORMAT,
+    GENERATOR,
+    GENERATOR_EMA,
+    Mismatch,
+    absolute,
+    check_fits,
+    describe,
+    one_line,
+    stored_tree,
+)
+from toontalker_jax.checkpoints.training import TrainCheckpoints
+from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.models.toontalker import ToonTalker
+
+_DATA_FILE_BYTES = 64 << 20  # Orbax holds a data file in memory until it is this large; by itself it would hold 2 GB
+
+
+def check_free(path: epath.PathLike) -> epath.Path:
+    """The absolute path. Raises FileExistsError if something is there."""
+    path = absolute(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already: choose another path, or remove it first.")
+    return path
+
+
+def save_model(
+    path: epath.PathLike, model: ToonTalker, *, overwrite: bool = False, notes: Mapping[str, Any] | None = None
+) -> None:
+    """Writes an inference checkpoint. Every process calls this; it appears under its name only when complete.
+
+    Args:
+      notes: further JSON files of the folder, {name: contents}.
+
+    Raises:
+      FileExistsError: `path` exists and `overwrite` is False.
+      OSError: writing failed, of a full disk for one; in one line, and nothing of it is left.
+    """
+    path = absolute(path) if overwrite else check_free(path)
+    partial = path.parent / (path.name + ".partial")
+    try:
+        _write_model(partial, model, notes or {})
+        if jax.process_index() == 0:
+            older = path.parent / (path.name + ".older")
+            if path.exists():
+                path.rename(older)
+            partial.rename(path)
+            older.rmtree(missing_ok=True)
+    except BaseException as error:
+        if jax.process_index() == 0:
+            partial.rmtree(missing_ok=True)
+        if isinstance(error, (OSError, ValueError)):  # TensorStore's are ValueErrors, with a page of its settings
+            raise OSError(f"{path} could not be written, nothing of it is kept: {one_line(error)}") from error
+        raise
+    ocp.multihost.sync_global_processes("save_model")
+
+
+def _write_model(folder: epath.Path, model: ToonTalker, notes: Mapping[str, Any]) -> None:
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    save = ocp.args.PyTreeSave(params, ocdbt_target_data_file_size=_DATA_FILE_BYTES)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(folder / "params", save, force=True)  # force: a killed run may have left one
+    if jax.process_index() == 0:
+        files = {"model.json": describe(model.config, tuple(model.domains))} | dict(notes)
+        for name, contents in files.items():
+            (folder / name).write_text(json.dumps(contents, indent=2) + "\n")
+
+
+def load_model(path: epath.PathLike, **how: Any) -> ToonTalker:
+    """The model of an inference checkpoint, or of the newest step of a training workdir (its EMA if it keeps one).
+
+    Of a workdir, damaged steps are skipped with a warning. Parameters lie on the first local device.
+    `how`: dtype, dropout or remat; without, or None: the configuration's own.
+
+    Raises:
+      FileNotFoundError: `path` is neither.
+      Mismatch: what is stored does not fit this version of the network.
+      OSError: every step of the workdir is damaged.
+    """
+    path = absolute(path)
+    if (path / "model.json").exists():
+        description = json.loads((path / "model.json").read_text())
+        return _restore_model(path, description, path / "params", None, how)
+    if (path / "checkpoints").exists():
+        with TrainCheckpoints(path, read_only=True) as checkpoints:
+
+            def model_of(step: int) -> ToonTalker:
+                key = GENERATOR_EMA if checkpoints.tree(step).get(GENERATOR_EMA) else GENERATOR
+                description = checkpoints.describe_step(step)[1]["model"]
+                return _restore_model(path, description, checkpoints.state_folder(step), key, how)
+
+            return checkpoints.newest_sound(model_of).found
+    raise FileNotFoundError(f"{path} holds neither model.json (a checkpoint) nor checkpoints/ (a training workdir).")
+
+
+def _restore_model(
+    path: epath.Path, description: Mapping[str, Any], params: epath.Path, key: str | None, how: Mapping[str, Any]
+) -> ToonTalker:
+    """Builds the described model and fills it from the Orbax folder `params`, from its top-level `key` if given."""
+    config, domains = _read_description(path, description)
+    config = dataclasses.replace(config, **{name: value for name, value in how.items() if value is not None})
+    # Nothing is computed for the parameters: only their shapes are needed.
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: ToonTalker(config, domains, rngs=nnx.Rngs(0))))
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), nnx.to_pure_dict(abstract)
+    )
+    stored = stored_tree(params)
+    check_fits(str(path), stored if key is None else stored[key], wanted)
+    wanted = wanted if key is None else {key: wanted}
+    restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+    restored = ocp.PyTreeCheckpointHandler().restore(
+        params, args=ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
+    )
+    nnx.replace_by_pure_dict(abstract, restored if key is None else restored[key])
+    return nnx.merge(graph, abstract)
+
+
+def _read_description(path: epath.Path, description: Mapping[str, Any]) -> tuple[ModelConfig, tuple[str, ...]]:
+    if description["format"] != FORMAT:
+        raise Mismatch(f"{path} has checkpoint format {description['format']}; this version reads format {FORMAT}.")
+    unknown = set(description["config"]) - {field.name for field in dataclasses.fields(ModelConfig)}
+    if unknown:
+        raise Mismatch(
+            f"{path} names settings that ModelConfig does not know: {', '.join(sorted(unknown))}."
+            f" Load it with the version of toontalker-jax that wrote it."
+        )
+    return ModelConfig(**description["config"]), tuple(description["domains"])

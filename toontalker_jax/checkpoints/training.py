@@ -1,0 +1,280 @@
+"""Training checkpoints: saved in the background, kept by policy, and read back from the newest sound one."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers
+
+from toontalker_jax.checkpoints.format import (
+    GENERATOR,
+    Mismatch,
+    absolute,
+    check_fits,
+    describe,
+    one_line,
+    stored_tree,
+)
+from toontalker_jax.models.config import ModelConfig
+
+T = TypeVar("T")
+_SOUND, _DAMAGED, _MISMATCH = range(3)  # a later one in any process decides for all
+
+
+class Restored(NamedTuple):
+    """A training state read back: `metadata` is what was given to `save`."""
+
+    step: int
+    state: Any
+    metadata: dict[str, Any]
+
+
+class NewestSound(NamedTuple, Generic[T]):
+    """What was read of the newest sound step, and the newer steps that are damaged: {step: why}."""
+
+    found: T
+    damaged: dict[int, str]
+
+
+def _any(step: int, metadata: Mapping[str, Any]) -> None:
+    del step, metadata
+
+
+class TrainCheckpoints:
+    """The training checkpoints of a workdir.
+
+    The state is a mapping whose entry 'generator' (and 'generator_ema', if any) is the nested dict of the ToonTalker
+    parameters, so that `load_model(workdir)` can use it.
+
+    A step appears under its name only when all of it is written. What may happen to it afterwards (a file lost or cut
+    short) is found when it is read; single flipped bits in the arrays are not, as Orbax keeps no checksum of these.
+    """
+
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        keep_newest: int = 2,
+        keep_every: int | None = None,
+        read_only: bool = False,
+    ):
+        """keep_newest: steps kept; keep_every: in addition, keep every step that is a multiple of this for good."""
+        policies = [checkpoint_managers.LatestN(keep_newest)]
+        if keep_every:
+            policies.append(checkpoint_managers.EveryNSteps(keep_every))
+        self._keep_newest = keep_newest
+        self._workdir = absolute(workdir)
+        self._directory = self._workdir / "checkpoints"
+        self._saving: int | None = None
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,  # what a killed run left half-written
+            ),
+            item_names=("state", "model"),
+        )
+
+    def latest_step(self) -> int | None:
+        """The newest complete step, or None."""
+        return self._manager.latest_step()
+
+    def check_space(self, state: Any) -> None:
+        """Warns if the disk has no room for the newest steps and one under way; a bucket is taken to have it.
+
+        Raises:
+          OSError: not even one `state` fits.
+        """
+        if "://" in os.fspath(self._directory):
+            return
+        one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        wanted = one * max(self._keep_newest + 1 - len(self._manager.all_steps()), 1)
+        free = shutil.disk_usage(self._directory).free
+        told = f"{self._directory} has {free / 1e9:.3g} GB free, a checkpoint takes {one / 1e9:.3g} GB"
+        if free < one:
+            raise OSError(f"{told}: free space there, or choose another workdir.")
+        if free < wanted:
+            logging.warning("%s, keep_newest = %d of them and one more are needed.", told, self._keep_newest)
+
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        config: ModelConfig,
+        domains: Sequence[str],
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Starts to write `state`; returns when the arrays are copied and may be donated.
+
+        `metadata` is anything JSON can hold.
+
+        Raises:
+          KeyError: the state has no 'generator'.
+          ValueError: there is a checkpoint of this step or a later one.
+          OSError: this step, or the one before, could not be written.
+        """
+        if GENERATOR not in state:
+            raise KeyError(f"the training state has no {GENERATOR!r} (its keys: {sorted(state)}).")
+        description = {"model": describe(config, domains), "metadata": dict(metadata or {})}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), model=ocp.args.JsonSave(description))
+        self.wait()
+        newest = self.latest_step()
+        if newest is not None and step <= newest:
+            raise ValueError(f"{self._directory} has step {newest} already: step {step} cannot follow it.")
+        self._saving = step
+        self._or_failed(lambda: self._manager.save(step, args=items))
+
+    def check_saved(self) -> None:
+        """Raises what `wait` would, but does not wait for a save under way."""
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when everything started is written. Raises OSError if that failed."""
+        self._or_failed(self._manager.wait_until_finished)
+        self._saving = None
+
+    def close(self) -> None:
+        """Waits, too."""
+        self._or_failed(self._manager.close)
+
+    def _or_failed(self, act: Callable[[], Any]) -> None:
+        try:
+            act()
+        except (OSError, ValueError) as error:  # TensorStore's are ValueErrors, with a page of its settings
+            step, self._saving = self._saving, None
+            if jax.process_index() == 0:
+                for partial in self._directory.glob(f"{step}.*"):  # Room for what else is to be written.
+                    partial.rmtree()
+            complete = [int(path.name) for path in self._directory.iterdir() if path.name.isdigit()]
+            remains = f"the newest step there is {max(complete)}" if complete else "there is no older step"
+            raise OSError(
+                f"step {step} could not be written to {self._directory}, {remains}; "
+                f"free space and run the same command again to go on from it: {one_line(error)}"
+            ) from error
+
+    def newest_sound(self, read: Callable[[int], T]) -> NewestSound[T]:
+        """`read(step)` of the newest step for which it works, in every process; each one skipped is a warning.
+
+        Raises:
+          FileNotFoundError: there is no complete step.
+          Mismatch: `read` raised it, which ends the search: the step is sound.
+          OSError: all steps are damaged. The message lists them.
+        """
+        steps = self._steps()
+        damaged: dict[int, str] = {}
+        for step in steps:
+            outcome, found, error = _SOUND, None, None
+            try:
+                found = read(step)
+            except Mismatch as mismatch:
+                outcome, error = _MISMATCH, mismatch
+            except Exception as damage:  # whatever Orbax, TensorStore and JSON make of files lost or cut short
+                outcome, error = _DAMAGED, damage
+            agreed = _worst(outcome)
+            if agreed == _SOUND:
+                return NewestSound(found, damaged)
+            if agreed == _MISMATCH:
+                raise error if outcome == _MISMATCH else Mismatch(f"step {step}: see the error of another process.")
+            damaged[step] = one_line(error) if error else "another process could not read it"
+            logging.warning("%s: step %d is damaged and skipped: %s", self._directory, step, damaged[step])
+        listed = "; ".join(f"{step}: {why}" for step, why in damaged.items())
+        raise OSError(f"{self._directory} has no sound step, nothing of it was touched. {listed}")
+
+    def restore_newest(
+        self, abstract_state: Mapping[str, Any], check: Callable[[int, Mapping[str, Any]], None] = _any
+    ) -> Restored:
+        """The newest sound step. Damaged newer ones are moved to `damaged/<step>` of the workdir.
+
+        Args:
+          abstract_state: as of `restore`.
+          check: called with a step and its metadata; raises Mismatch to forbid that this step is gone on from.
+
+        Raises: as `newest_sound` and `restore`.
+        """
+        restored, damaged = self.newest_sound(lambda step: self.restore(abstract_state, step, check))
+        if damaged:
+            self._set_aside(damaged)
+        return restored
+
+    def restore(
+        self,
+        abstract_state: Mapping[str, Any],
+        step: int | None = None,
+        check: Callable[[int, Mapping[str, Any]], None] = _any,
+    ) -> Restored:
+        """Reads a step (None: the newest) into the shapes, dtypes and shardings of `abstract_state`.
+
+        Args:
+          abstract_state: jax.ShapeDtypeStruct leaves with a sharding, or arrays; same structure as what was saved.
+          check: as of `restore_newest`.
+
+        Raises:
+          FileNotFoundError: there is no such step.
+          Mismatch: names or shapes differ from what was saved.
+        """
+        step, description = self.describe_step(step)
+        check(step, description["metadata"])
+        check_fits(f"step {step} of {self._directory}", self.tree(step), abstract_state)
+        # Not by the manager: its barriers would leave the other processes waiting when one cannot read its part.
+        state = ocp.StandardCheckpointHandler().restore(
+            self.state_folder(step), args=ocp.args.StandardRestore(abstract_state)
+        )
+        return Restored(step, state, description["metadata"])
+
+    def describe_step(self, step: int | None = None) -> tuple[int, dict[str, Any]]:
+        """A step's number (None: the newest) and its {"model": contents of model.json, "metadata": the caller's}."""
+        steps = self._steps()
+        if step is not None and step not in steps:
+            raise FileNotFoundError(f"{self._directory} has no step {step}; it has {sorted(steps)}.")
+        step = steps[0] if step is None else step
+        return step, ocp.JsonCheckpointHandler().restore(self._directory / str(step) / "model")
+
+    def tree(self, step: int) -> Mapping[str, Any]:
+        """The stored state's nested names; leaves have `.shape` and `.dtype`."""
+        return stored_tree(self.state_folder(step))
+
+    def state_folder(self, step: int) -> epath.Path:
+        """Where Orbax keeps the state of a step."""
+        return self._directory / str(step) / "state"
+
+    def _steps(self) -> list[int]:
+        """Complete steps, the newest first. Raises FileNotFoundError if there are none."""
+        self.wait()
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if not steps:
+            raise FileNotFoundError(f"{self._directory} has no complete step; it has [].")
+        return steps
+
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        """Moves steps out of the way, so that they can be saved again. (In a bucket this copies; not tried there.)"""
+        if jax.process_index() == 0:
+            folder = self._workdir / "damaged"
+            folder.mkdir(parents=True, exist_ok=True)
+            for step in steps:
+                times = sum(path.name.split(".")[0] == str(step) for path in folder.iterdir())
+                (self._directory / str(step)).rename(folder / (f"{step}.{times}" if times else str(step)))
+                logging.warning("%s: step %d now lies in %s.", self._directory, step, folder)
+        ocp.multihost.sync_global_processes("set_aside")
+        self._manager.reload()
+
+    def __enter__(self) -> "TrainCheckpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _worst(outcome: int) -> int:
+    """The highest outcome of all processes."""
+    if jax.process_count() == 1:
+        return outcome
+    return int(multihost_utils.process_allgather(np.int32(outcome)).max())
