@@ -198,8 +198,12 @@ def test_processes_agree_on_the_step_when_one_of_them_cannot_read_the_newest(tmp
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": "."}
     commands = [[sys.executable, "-c", OF_TWO_PROCESSES, str(tmp_path), str(port), str(process)] for process in (0, 1)]
     running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]
-    for process in running:
-        errors = process.communicate(timeout=300)[1]
-        assert process.returncode == 0, errors
+    try:
+        for process in running:
+            errors = process.communicate(timeout=120)[1]  # Without agreement each would wait for the other.
+            assert process.returncode == 0, errors
+    finally:
+        for process in running:
+            process.kill()
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
     assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["4"]
