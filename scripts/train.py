@@ -4,7 +4,7 @@
     python scripts/train.py --config=configs/puppets.py:stage=2 --workdir=runs/puppets2 --config.init=runs/puppets1
 
 Run again with the same workdir, it resumes. The workdir gets config.json, parameters.txt, checkpoints/,
-metrics.jsonl and tensorboard/.
+metrics.jsonl, pace.jsonl and tensorboard/. SIGTERM makes it save and end with status 75: run the same command again.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from data_pipelines.clips import open_clips
 from data_pipelines.sampling import Sampling
 from toontalker_jax import checkpoints
 from toontalker_jax.convert.vgg import load_vgg19
+from toontalker_jax.evaluation.flops import count_jaxpr_flops
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.perceptual import VGG19
 from toontalker_jax.models.toontalker import ToonTalker
@@ -37,6 +38,7 @@ from toontalker_jax.training.state import start_stage2
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe in configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
+_TRACE = flags.DEFINE_integer("trace_steps", 0, "Steps to profile, from the 10th on: WORKDIR/profile, for TensorBoard.")
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed", "", "Join other processes: 'auto' (SLURM, TPU pods, …), or ADDRESS:PORT,PROCESSES,INDEX."
 )
@@ -142,6 +144,8 @@ def prepare(config: ConfigDict, workdir: epath.Path, stack: contextlib.ExitStack
         schedule=loop.Schedule(config.steps, config.log_every, config.pictures_every, config.checkpoint_every),
         layout=layout,
         stop=preemption.Notice(),
+        count_flops=count_jaxpr_flops,
+        trace_steps=_TRACE.value,
     )
     reporter = stack.enter_context(contextlib.closing(Reporter(workdir, int(state.step))))
     return functools.partial(loop.train, run, state, saved, reporter, model.config, tuple(model.domains))

@@ -52,14 +52,14 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(cache, clips):
-    """`start(workdir, recipe, devices=1, **overrides)`: the script on its way."""
+    """`start(workdir, recipe, devices=1, launcher=(), **overrides)`: the script on its way."""
 
-    def start(workdir, recipe="video.py", devices=1, **overrides):
+    def start(workdir, recipe="video.py", devices=1, launcher=(), **overrides):
         small = TINY_SETTINGS if recipe == "video.py" else {}
         settings = small | SHORT | {"data.last": 0, "data.real": clips / "real"} | overrides
         # ml_collections loads a recipe by a deprecated call.
         strict = ["-W", "error", "-W", "ignore:the load_module:DeprecationWarning"]
-        command = [sys.executable, *strict, "scripts/train.py", f"--config=configs/{recipe}"]
+        command = [sys.executable, *strict, *launcher, "scripts/train.py", f"--config=configs/{recipe}"]
         command += [f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in settings.items())]
         environment = os.environ | cache | {"JAX_NUM_CPU_DEVICES": str(devices)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -108,7 +108,7 @@ def params(workdir):
 
 def test_a_run_leaves_what_it_promises(stage1):
     names = {path.name for path in stage1.iterdir()}
-    assert names == {"config.json", "parameters.txt", "checkpoints", "metrics.jsonl", "tensorboard"}
+    assert names == {"config.json", "parameters.txt", "checkpoints", "metrics.jsonl", "pace.jsonl", "tensorboard"}
     assert json.loads((stage1 / "config.json").read_text())["model"]["width"] == 16
     assert [line["step"] for line in metrics(stage1)] == [1, 2, 3, 4]
     assert set(metrics(stage1)[0]) == {"step", "l1/real", "image_gradient/real", "loss", "gradient_norm", "still/real"}
@@ -193,11 +193,17 @@ def test_a_run_is_not_continued_on_other_data(train, stage1):
     assert len(metrics(stage1)) == 4
 
 
-def test_eight_devices_train_as_one_does(train, stage1, tmp_path):
-    done = train(tmp_path, steps=4, devices=8)
-    assert done.returncode == 0, done.stderr
+def test_two_processes_of_four_devices_train_as_one_device_does(start, stage1, tmp_path):
+    """With the state in slices over pairs of devices, by the launcher for one machine."""
+    launcher = ("scripts/launch/local.py", "--processes=2", "--devices=4", "--")
+    process = start(tmp_path, devices=4, launcher=launcher, steps=4, **{"mesh.fsdp": 2})
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
     for one, eight in zip(metrics(stage1), metrics(tmp_path), strict=True):
+        assert eight.pop("gradient_norm") == pytest.approx(one.pop("gradient_norm"), rel=1e-3)
         assert eight == pytest.approx(one, rel=1e-4)  # sums in another order
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1  # of process 0 alone
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), params(tmp_path), params(stage1))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def train_step(state, batch, vgg):
     """Adds the batch's mean to w. `grow` overflows at step 6."""
     del vgg
     w = state.generator["w"] + batch["x"].mean()
-    metrics = {"loss": w, "grow": jnp.where(state.step >= 5, jnp.inf, 1.0)}
+    metrics = {"loss": w, "gradient_norm": w, "grow": jnp.where(state.step >= 5, jnp.inf, 1.0)}
     return state._replace(step=state.step + 1, generator={"w": w}), metrics
 
 

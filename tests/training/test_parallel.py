@@ -5,8 +5,8 @@ import functools
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -40,7 +40,8 @@ def one_step(tiny_model):
         placed = place(state, layout.slices(state)), place(batch, layout.rows), None
         program = jax.jit(step).lower(*placed).compile()
         after, metrics = program(*placed)
-        means = after.generator_optimizer[0][0].mu, after.discriminator_optimizer[0][0].mu
+        adams = after.generator_optimizer[0][0], after.discriminator_optimizer[0][0]
+        means = jax.tree.map(np.asarray, [adam.mu for adam in adams])
         return means, metrics, program.as_text()
 
     return run
@@ -51,10 +52,11 @@ def test_a_step_is_the_same_on_any_mesh_and_in_parts(one_step, devices, fsdp, ac
     (means, metrics, _), (wanted, wanted_metrics, _) = one_step(devices, fsdp, accumulate), one_step()
     for name, value in wanted_metrics.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
-    for ours, all_of in zip(means, wanted, strict=True):
-        largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(all_of))
-        for one, leaf in zip(jax.tree.leaves(ours), jax.tree.leaves(all_of), strict=True):
-            np.testing.assert_allclose(one, leaf, rtol=0, atol=1e-3 * float(jnp.abs(leaf).max()) + 1e-5 * largest)
+    for ours, theirs in zip(means, wanted, strict=True):
+        noise = 1e-5 * float(optax.tree.norm(theirs))  # of gradients that are zero but for rounding
+        for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            # 0.04 % is rounding. A result that meets its target but for rounding turns its L1's slope round: then 0.3 %.
+            assert np.linalg.norm(one - other) < 5e-3 * np.linalg.norm(other) + noise
 
 
 def sent(program):

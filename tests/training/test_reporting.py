@@ -26,16 +26,16 @@ def clock(monkeypatch):
 
 def test_lines_are_written_every_ten_seconds_when_asked_and_at_the_end(tmp_path, clock):
     reporter = Reporter(tmp_path, 0)
-    reporter.scalars(1, {"loss": 1.0})
+    reporter.scalars(1, {"loss": 1.0}, {})
     assert steps(tmp_path) == []
     clock[0] += 10
-    reporter.scalars(2, {"loss": 1.0})
+    reporter.scalars(2, {"loss": 1.0}, {})
     assert steps(tmp_path) == [1, 2]
-    reporter.scalars(3, {"loss": 1.0})
+    reporter.scalars(3, {"loss": 1.0}, {})
     assert steps(tmp_path) == [1, 2]
     reporter.flush()
     assert steps(tmp_path) == [1, 2, 3]
-    reporter.scalars(4, {"loss": 1.0})
+    reporter.scalars(4, {"loss": 1.0}, {})
     reporter.close()
     assert steps(tmp_path) == [1, 2, 3, 4]
 
@@ -43,7 +43,7 @@ def test_lines_are_written_every_ten_seconds_when_asked_and_at_the_end(tmp_path,
 def test_lines_after_the_step_gone_on_from_are_dropped(tmp_path):
     reporter = Reporter(tmp_path, 0)
     for step in (1, 2, 3):
-        reporter.scalars(step, {"loss": 1.0})
+        reporter.scalars(step, {"loss": 1.0}, {})
     reporter.close()
     Reporter(tmp_path, 2).close()
     assert steps(tmp_path) == [1, 2]
@@ -64,9 +64,9 @@ from etils import epath
 from toontalker_jax.training.reporting import Reporter
 
 reporter = Reporter(sys.argv[1], 0)
-reporter.scalars(1, {"loss": 1.0})
+reporter.scalars(1, {"loss": 1.0}, {})
 reporter.flush()
-reporter.scalars(2, {"loss": 2.0})
+reporter.scalars(2, {"loss": 2.0}, {})
 write_text = type(epath.Path("/")).write_text
 
 def half(path, text):
@@ -83,7 +83,7 @@ def test_a_kill_while_the_file_is_written_leaves_the_one_before(tmp_path):
     assert done.returncode == -9
     assert steps(tmp_path) == [1]
     Reporter(tmp_path, 1).close()
-    assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl", "tensorboard"}
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl", "pace.jsonl", "tensorboard"}
 
 
 def test_a_full_disk_is_an_error_when_flushed_and_a_warning_at_the_end(tmp_path, monkeypatch, caplog):
@@ -91,12 +91,12 @@ def test_a_full_disk_is_an_error_when_flushed_and_a_warning_at_the_end(tmp_path,
         raise OSError(28, "No space left on device")
 
     reporter = Reporter(tmp_path, 0)
-    reporter.scalars(1, {"loss": 1.0})
+    reporter.scalars(1, {"loss": 1.0}, {})
     monkeypatch.setattr(type(epath.Path(tmp_path)), "write_text", full)
     with pytest.raises(OSError, match="No space left"):
         reporter.flush()
     reporter.close()
-    assert "the last of metrics.jsonl or tensorboard/ could not be written" in caplog.text
+    assert "the last of metrics.jsonl, pace.jsonl or tensorboard/ could not be written" in caplog.text
 
 
 def test_a_dead_tensorboard_is_an_error_and_does_not_block(tmp_path):
@@ -104,5 +104,5 @@ def test_a_dead_tensorboard_is_an_error_and_does_not_block(tmp_path):
     reporter._board.file_writer.event_writer._worker.stop()
     with pytest.raises(OSError, match="TensorBoard's events could not be written"):
         for step in range(100):
-            reporter.scalars(step, {"loss": 1.0})
+            reporter.scalars(step, {"loss": 1.0}, {})
     reporter.close()

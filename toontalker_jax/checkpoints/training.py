@@ -25,6 +25,7 @@ from toontalker_jax.checkpoints.format import (
 from toontalker_jax.models.config import ModelConfig
 
 T = TypeVar("T")
+_SLICE_BYTES = 16 << 20  # Copies of smaller arrays are not written in slices, for each of which a program is compiled
 _SOUND, _DAMAGED, _MISMATCH = range(3)  # a later one in any process decides for all
 
 
@@ -69,6 +70,8 @@ class TrainCheckpoints:
         policies = [checkpoint_managers.LatestN(keep_newest)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
+        whole = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICE_BYTES)
+        ocp.type_handlers.register_type_handler(jax.Array, whole, override=True)
         self._keep_newest = keep_newest
         self._workdir = absolute(workdir)
         self._directory = self._workdir / "checkpoints"

@@ -13,7 +13,12 @@ def count_flops(function: Callable, *arguments: object) -> int:
     Nothing is computed; arguments may be `jax.ShapeDtypeStruct`s. Element-wise work, sampling and norms are left out,
     as is usual. A loop counts once for each iteration that its trace tells (`scan`), a `while` once.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return count_jaxpr_flops(jax.make_jaxpr(function)(*arguments))
+
+
+def count_jaxpr_flops(closed: core.ClosedJaxpr) -> int:
+    """`count_flops` of what is traced already."""
+    return _of_jaxpr(closed.jaxpr)
 
 
 def _of_jaxpr(jaxpr: core.Jaxpr) -> int:

@@ -1,31 +1,22 @@
 """The only training loop: batches in, steps, reports and checkpoints out."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from toontalker_jax.checkpoints import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.perceptual import VGG19
 from toontalker_jax.training.continuity import check_continues
+from toontalker_jax.training.pace import Pace, Tracer, peak_flops
 from toontalker_jax.training.preemption import Preempted
 from toontalker_jax.training.reporting import Reporter
 from toontalker_jax.training.sharding import Layout, abstract, place, shard_batch
 from toontalker_jax.training.state import TrainState
 from toontalker_jax.training.step import Batch, Metrics
-
-
-class Schedule(NamedTuple):
-    """How long, and how often, in steps."""
-
-    steps: int
-    log_every: int
-    pictures_every: int
-    checkpoint_every: int
+from toontalker_jax.training.watch import Schedule, Watch
 
 
 class Run(NamedTuple):
@@ -41,6 +32,8 @@ class Run(NamedTuple):
     schedule: Schedule
     layout: Layout
     stop: Callable[[int], bool]  # asked after every step by every process: save this one and stop?
+    count_flops: Callable[[Any], float] = lambda jaxpr: 0.0  # of the step; 0: unknown
+    trace_steps: int = 0  # to be profiled
 
 
 def resume(
@@ -65,15 +58,9 @@ def resume(
     return TrainState(**checkpoints.restore_newest(abstract(state, shardings)._asdict(), check).state)
 
 
-def compile_step(run: Run) -> Callable:
-    """The jitted `run.train_step`: the state is donated, and comes back as it lay."""
-    layout = run.layout
-
-    def train_step(state: TrainState, batch: Batch, vgg: VGG19 | None) -> tuple[TrainState, Metrics]:
-        state, metrics = run.train_step(state, batch, vgg)
-        return layout.scatter(state), layout.gather(metrics)
-
-    return jax.jit(train_step, donate_argnums=0)
+def jitted(train_step: Callable, state: TrainState, layout: Layout) -> Callable:
+    """`train_step` under jit: the state, abstract or not, is donated, and comes back as it lay."""
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(layout.slices(state), layout.whole))
 
 
 def train(
@@ -90,60 +77,42 @@ def train(
       OSError: a checkpoint could not be written.
       Preempted: `run.stop` said so; the step is saved.
     """
-    train_step = compile_step(run)
-    pictures = jax.jit(run.pictures, out_shardings=run.layout.whole)
-    picture_batch, vgg = place((run.picture_batch, run.vgg), run.layout.whole)
-    schedule, first = run.schedule, int(state.step)
+    layout, schedule, first = run.layout, run.schedule, int(state.step)
+    picture_batch, vgg = place((run.picture_batch, run.vgg), layout.whole)
+    traced = jitted(run.train_step, state, layout).trace(state, abstract(run.picture_batch, layout.rows), vgg)
+    train_step = traced.lower().compile()
+    pictures = jax.jit(run.pictures, out_shardings=layout.whole)
     batches, step, stop = run.batches(first), first, False
     metadata = {"data": dict(run.data), "recipe": dict(run.recipe)}
     late: tuple[int, Metrics] | None = None
-    clock = time.perf_counter()
-    with tqdm(total=schedule.steps, initial=first, unit="step", disable=jax.process_index() > 0) as bar:
+    rows = len(jax.tree.leaves(run.picture_batch)[0])
+    pace = Pace(rows, schedule.steps, run.count_flops(traced.jaxpr), peak_flops(layout.mesh.devices.ravel()))
+    with Watch(schedule, first, reporter, pace, Tracer(reporter.workdir, first, run.trace_steps)) as watch:
         for step in range(first + 1, schedule.steps + 1):
-            state, metrics = train_step(state, shard_batch(next(batches), run.layout.mesh), vgg)
+            with watch.waiting():
+                batch = next(batches)
+            state, metrics = train_step(state, shard_batch(batch, layout.mesh), vgg)
             if late is not None:
-                _report(*late, schedule, reporter, bar)
+                watch.report(*late)
             late = step, metrics
             stop = run.stop(step) and step < schedule.steps
-            due = {name: step % getattr(schedule, name) == 0 or step == schedule.steps for name in schedule._fields}
             checkpoints.check_saved()
-            if due["checkpoint_every"] or stop:
-                _report(step, metrics, schedule, reporter, bar)
+            if stop or schedule.due("checkpoint_every", step):
+                watch.report(step, metrics)
                 late = None
                 reporter.flush()
                 checkpoints.save(step, state._asdict(), config, domains, metadata)
             if stop:
                 break
-            if due["pictures_every"]:
+            if schedule.due("pictures_every", step):
                 grids = pictures(state.generator_ema or state.generator, picture_batch)
                 reporter.pictures(step, {name: to_uint8(grid) for name, grid in grids.items()})
-            bar.update()
-        if step > first:
-            bar.write(f"{step - first} steps in {time.perf_counter() - clock:.0f} s")
     checkpoints.wait()
     if stop:
         raise Preempted(step)
     return state
 
 
-def check_finite(step: int, metrics: Mapping[str, jax.Array]) -> None:
-    """Raise FloatingPointError that names the terms of this step that are not finite."""
-    culprits = {name: float(value) for name, value in metrics.items() if not np.isfinite(float(value))}
-    if culprits:
-        listed = ", ".join(f"{name} = {value}" for name, value in culprits.items())
-        raise FloatingPointError(
-            f"step {step}: {listed}. Nothing was saved after it: lower the learning rate, or look at this step's batch."
-        )
-
-
 def to_uint8(grid: jax.Array) -> np.ndarray:
     """[-1, 1] → 0 … 255."""
     return np.rint((np.clip(np.asarray(grid, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
-
-
-def _report(step: int, metrics: Metrics, schedule: Schedule, reporter: Reporter, bar: tqdm) -> None:
-    check_finite(step, metrics)
-    if step == 1 or step % schedule.log_every == 0 or step == schedule.steps:
-        values = {name: float(value) for name, value in metrics.items()}
-        reporter.scalars(step, values)
-        bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)

@@ -4,12 +4,31 @@ import contextlib
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 from etils import epath
 
 _SKIPPED = 10  # steps after a start that are not traced: compiling and filling queues
+
+
+# bfloat16 FLOP/s without sparsity, from the makers' data sheets, by how the names of JAX's devices begin.
+_PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,  # v5p
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def peak_flops(devices: Sequence[jax.Device]) -> float | None:
+    """What equal devices can do together in bfloat16, FLOP/s; None if that is not known."""
+    peaks = (peak for name, peak in _PEAKS.items() if devices[0].device_kind.startswith(name))
+    peak = next(peaks, None)
+    return peak and peak * len(devices)
 
 
 class Pace:
@@ -73,12 +92,10 @@ class Tracer:
         self._running = False
         self._start, self._end = first + _SKIPPED, first + _SKIPPED + steps
 
-    def __call__(self, step: int, last: jax.Array) -> None:
-        """After step number `step` was dispatched; `last` is one of its results."""
+    def __call__(self, step: int) -> None:
+        """After the end of step number `step`, while the next one may be under way already."""
         if self._start == self._end or jax.process_index() > 0:
             return
-        if step in (self._start, self._end):
-            jax.block_until_ready(last)
         if step == self._start:
             jax.profiler.start_trace(self._folder)
             self._running = True

@@ -14,35 +14,26 @@ _SECONDS_BETWEEN_WRITES = 10.0
 
 
 class Reporter:
-    """Writes `metrics.jsonl` and TensorBoard events into a workdir, local or in a bucket.
+    """Writes `metrics.jsonl`, `pace.jsonl` and TensorBoard events into a workdir, local or in a bucket.
 
-    Lines of `metrics.jsonl` after `resume_step` are dropped, so that a resumed run's log equals an uninterrupted one's.
-    Objects in a bucket cannot be appended to: the file is kept in memory and written whole under another name, which
-    then replaces it. So a process that is killed leaves a whole file, without the lines since the last `flush`.
+    Metrics are equal from run to run, the pace is not. Lines after `resume_step` are dropped, so that a resumed run's
+    metrics equal an uninterrupted one's.
     """
 
     def __init__(self, workdir: epath.PathLike, resume_step: int):
+        self.workdir = epath.Path(workdir)
         self._on = jax.process_index() == 0
         if not self._on:
             return
-        workdir = epath.Path(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-        self._path = workdir / "metrics.jsonl"
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        if lines and not _is_whole(lines[-1]):
-            lines.pop()  # A version that appended was killed while it did.
-        self._lines = [line for line in lines if json.loads(line)["step"] <= resume_step]
-        self._unwritten, self._written_at = True, 0.0
-        self.flush()
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self._metrics, self._pace = (_Log(self.workdir / f"{name}.jsonl", resume_step) for name in ("metrics", "pace"))
+        self._board = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=resume_step + 1)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, metrics: Mapping[str, float], pace: Mapping[str, float]) -> None:
         if self._on:
-            self._lines.append(json.dumps({"step": step, **values}))
-            self._unwritten = True
-            if time.monotonic() - self._written_at >= _SECONDS_BETWEEN_WRITES:
-                self.flush()
-            for name, value in values.items():
+            self._metrics.add(step, metrics)
+            self._pace.add(step, pace)
+            for name, value in {**metrics, **pace}.items():
                 self._check_board()
                 self._board.add_scalar(name, value, step)
 
@@ -54,12 +45,10 @@ class Reporter:
                 self._board.add_image(name, grid, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Every line so far is in `metrics.jsonl` when this returns. Raises OSError if it cannot be written."""
-        if self._on and self._unwritten:
-            partial = self._path.parent / (self._path.name + ".partial")
-            partial.write_text("".join(f"{line}\n" for line in self._lines))
-            partial.replace(self._path)
-            self._unwritten, self._written_at = False, time.monotonic()
+        """Every line so far is in its file when this returns. Raises OSError if one cannot be written."""
+        if self._on:
+            self._metrics.flush()
+            self._pace.flush()
 
     def close(self) -> None:
         """Writes what it can. A failure is a warning: the lines that are lost follow the newest checkpoint."""
@@ -70,12 +59,41 @@ class Reporter:
             self._board.close()
         except OSError as error:
             self._board.file_writer.event_writer._closed = True  # or it tries again when Python ends
-            logging.warning("the last of metrics.jsonl or tensorboard/ could not be written: %s", error)
+            logging.warning("the last of metrics.jsonl, pace.jsonl or tensorboard/ could not be written: %s", error)
 
     def _check_board(self) -> None:
         """Raises OSError if the thread that writes events has died, of a full disk for one: its queue would block."""
         if not self._board.file_writer.event_writer._worker.is_alive():
-            raise OSError(f"TensorBoard's events could not be written beside {self._path}: is the disk full?")
+            raise OSError(f"TensorBoard's events could not be written to {self.workdir}: is the disk full?")
+
+
+class _Log:
+    """JSON lines. Objects in a bucket cannot be appended to: the file is kept in memory and written whole under another
+    name, which then replaces it. So a process that is killed leaves a whole file, without the lines since `flush`."""
+
+    def __init__(self, path: epath.Path, resume_step: int):
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        if lines and not _is_whole(lines[-1]):
+            lines.pop()  # A version that appended was killed while it did.
+        self._lines = [line for line in lines if json.loads(line)["step"] <= resume_step]
+        self._unwritten, self._written_at = True, 0.0
+        self.flush()
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Nothing is added where there are no values."""
+        if values:
+            self._lines.append(json.dumps({"step": step, **values}))
+            self._unwritten = True
+            if time.monotonic() - self._written_at >= _SECONDS_BETWEEN_WRITES:
+                self.flush()
+
+    def flush(self) -> None:
+        if self._unwritten:
+            partial = self._path.parent / (self._path.name + ".partial")
+            partial.write_text("".join(f"{line}\n" for line in self._lines))
+            partial.replace(self._path)
+            self._unwritten, self._written_at = False, time.monotonic()
 
 
 def _is_whole(line: str) -> bool:
