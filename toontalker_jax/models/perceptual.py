@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from toontalker_jax.models.layers import convolve, forgetful, normal, zeros
+from toontalker_jax.models.layers import forgetful, normal, zeros
 from toontalker_jax.ops.checks import check_shape
+from toontalker_jax.ops.convolution import convolve
 
 # VGG19 up to relu5_1: convolutions by name with their output channels; a pool stands before each block but the first.
 _BLOCKS = (
