@@ -15,12 +15,12 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 
-from scripts.benchmarks import data, layers, reenact
+from scripts.benchmarks import data, layers, reenact, train
 from toontalker_jax.checkpoints import package_versions
 
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the report there.")
 
-BENCHMARKS = {"reenact": reenact.measure, "data": data.measure, "layers": layers.measure}
+BENCHMARKS = {"reenact": reenact.measure, "data": data.measure, "layers": layers.measure, "train": train.measure}
 
 
 def main(argv: list[str]) -> None:
