@@ -41,10 +41,10 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> tupl
 
 def _backward(stride: int, padding: str, kept: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    (of_x,) = jax.vjp(lambda x: _plain(x, kernel, stride, padding), x)[1](gradient)
+    (of_x,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride, padding), x)(gradient)
 
     def as_convolution(x: jax.Array, gradient: jax.Array) -> jax.Array:
-        return jax.vjp(lambda kernel: _plain(x, kernel, stride, padding), kernel)[1](gradient)[0]
+        return jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, padding), kernel)(gradient)[0]
 
     def as_products(x: jax.Array, gradient: jax.Array) -> jax.Array:
         size = kernel.shape[0]
