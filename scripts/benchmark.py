@@ -1,6 +1,9 @@
 """Measures speed on this machine and prints JSON.
 
     python scripts/benchmark.py reenact --image_size 256 --type r2c --batch_size 1
+    python scripts/benchmark.py train --config=configs/puppets.py:stage=1 --steps=10
+    python scripts/benchmark.py layers --resolution=64
+    python scripts/benchmark.py processes --config=configs/puppets.py:stage=1
     python scripts/benchmark.py data --data data/voxceleb
 
 What each measures is written in scripts/benchmarks/; run nothing beside it.
@@ -15,12 +18,18 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 
-from scripts.benchmarks import data, reenact
+from scripts.benchmarks import data, layers, processes, reenact, train
 from toontalker_jax.checkpoints import package_versions
 
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the report there.")
 
-BENCHMARKS = {"reenact": reenact.measure, "data": data.measure}
+BENCHMARKS = {
+    "reenact": reenact.measure,
+    "train": train.measure,
+    "layers": layers.measure,
+    "processes": processes.measure,
+    "data": data.measure,
+}
 
 
 def main(argv: list[str]) -> None:
@@ -31,6 +40,8 @@ def main(argv: list[str]) -> None:
         measured = BENCHMARKS[argv[1]]()
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
+    if jax.process_index():
+        return
     device = jax.local_devices()[0]
     report = {
         "command": shlex.join(["python", *sys.argv]),

@@ -21,10 +21,8 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
-from data_pipelines import loaders
 from data_pipelines.clip_source import BadRecord
-from data_pipelines.clips import open_clips
-from data_pipelines.sampling import Sampling
+from scripts.recipe_data import open_batches, reading_options
 from toontalker_jax import checkpoints
 from toontalker_jax.convert.vgg import load_vgg19
 from toontalker_jax.evaluation.flops import count_jaxpr_flops
@@ -66,39 +64,6 @@ def perceptual_network(config: ConfigDict) -> VGG19 | None:
         logging.warning("perceptual loss: UNTRAINED random VGG19 features, because config.vgg = 'random'.")
         return VGG19(dtype=config.model.dtype, rngs=nnx.Rngs(config.seed))
     return load_vgg19(config.vgg, dtype=config.model.dtype)
-
-
-def open_batches(config: ConfigDict, image_size: int) -> functools.partial:
-    """`batches(start_step=…, reading=…)` of the stage, this process's rows."""
-    if config.batch_size < 1 or config.steps < 1:
-        raise ValueError(f"steps = {config.steps} and batch_size = {config.batch_size} must be at least 1.")
-    data = config.data
-    for domain in ("real", "cartoon")[: config.stage]:
-        if not data[domain]:
-            raise ValueError(f"no {domain} clips: name a data set, a folder or a video by --config.data.{domain}=PATH.")
-    real = open_clips(data.real, data.real_split, image_size=image_size, first=data.first, last=data.last or None)
-    options = {name: data[name] for name in ("min_distance", "identity_balanced", "flip", "colour_jitter")}
-    shared = {
-        "batch_size": config.batch_size,
-        "image_size": image_size,
-        "seed": config.seed,
-        "sampling": Sampling(max_distance=data.max_distance or None, **options),
-    }
-    if config.stage == 1:
-        return functools.partial(loaders.pair_batches, real, **shared)
-    cartoon = open_clips(data.cartoon, data.cartoon_split, image_size=image_size)
-    weights = data.driver_weights.real, data.driver_weights.cartoon
-    return functools.partial(loaders.stage2_batches, real, cartoon, **shared, driver_weights=weights)
-
-
-def reading_options(data: ConfigDict) -> loaders.Reading:
-    return loaders.Reading(
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_workers=data.workers,
-        num_threads=data.threads,
-        max_bad_records=data.max_bad_records,
-    )
 
 
 def quiet_orbax() -> None:

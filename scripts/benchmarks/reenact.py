@@ -10,8 +10,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,9 @@ from absl import flags
 from flax import nnx
 
 from data_pipelines import puppets, transforms, video_writer
+from scripts.benchmarks.clock import seconds
+from scripts.benchmarks.networks import random_network
+from scripts.benchmarks.rates import convolution_rate
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.evaluation.flops import count_flops
 from toontalker_jax.media import Options, open_driver
@@ -34,8 +35,6 @@ from toontalker_jax.video_reenactor import VideoReenactor
 ROOT = Path(__file__).resolve().parents[2]
 FRAME_RATE = Fraction(25)
 _REPORTED = ("type", "batch_size", "dtype", "frames", "repeats")
-# Image side, channels in and out: 3×3 layers large enough to show what the machine can do.
-CONVOLUTIONS = ((256, 64, 64), (128, 128, 128), (64, 256, 256), (32, 512, 512))
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Network to measure; random numbers without it.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 256, "Of the random network.")
@@ -46,40 +45,6 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"
 _FRAMES = flags.DEFINE_integer("frames", 16, "Frames of one measurement, in whole batches.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements; their median is reported.", lower_bound=1)
 _STARTS = flags.DEFINE_bool("starts", True, "Also start reenact.py twice, with an empty and a filled cache.")
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(function())
-    return time.perf_counter() - start
-
-
-def convolution_rate(batch: int, dtype: str) -> Callable[[], float]:
-    """A function that measures: FLOP/s of the best of `CONVOLUTIONS`."""
-    layers = []
-    for side, channels_in, channels_out in CONVOLUTIONS:
-        x = jnp.ones((batch, side, side, channels_in), dtype)
-        kernel = jnp.ones((3, 3, channels_in, channels_out), dtype)
-        convolve = jax.jit(
-            lambda x, kernel: jax.lax.conv_general_dilated(
-                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-        )
-        jax.block_until_ready(convolve(x, kernel))
-        layers.append((convolve, x, kernel, 18 * batch * side**2 * channels_in * channels_out))
-
-    def measure() -> float:
-        return max(flops / min(seconds(lambda: f(x, k)) for _ in range(3)) for f, x, k, flops in layers)  # noqa: B023
-
-    return measure
-
-
-def random_network() -> ToonTalker:
-    """The official network in normal numbers of numpy: jax.random would compile a kernel a shape."""
-    random, config = np.random.default_rng(0), ModelConfig(image_size=_IMAGE_SIZE.value)
-    graph, state = nnx.split(nnx.eval_shape(lambda: ToonTalker(config, rngs=nnx.Rngs(0))))
-    filled = jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape, np.float32) * 0.1), state)
-    return nnx.merge(graph, filled)
 
 
 def puppet_frames(size: int, count: int) -> list[np.ndarray]:
@@ -149,7 +114,7 @@ def measure() -> dict[str, Any]:
         folder = Path(name)
         checkpoint = _CHECKPOINT.value or folder / "network"
         if not _CHECKPOINT.value:
-            save_model(checkpoint, random_network())
+            save_model(checkpoint, random_network(ModelConfig(image_size=_IMAGE_SIZE.value)))
         model = load_model(checkpoint, dtype=_DTYPE.value)
         check_kind(_TYPE.value, model.domains)
         batch = _BATCH_SIZE.value

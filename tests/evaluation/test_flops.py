@@ -6,6 +6,7 @@ from flax import nnx
 from toontalker_jax.evaluation.flops import count_flops
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.toontalker import ToonTalker
+from toontalker_jax.ops.convolution import convolve
 
 
 def test_products_and_convolutions_are_counted_by_hand():
@@ -23,6 +24,20 @@ def test_products_and_convolutions_are_counted_by_hand():
 def test_a_scan_counts_each_iteration():
     x = jnp.ones((4, 4))
     assert count_flops(lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, length=7)[0], x) == 7 * 2 * 4**3
+
+
+def test_a_strided_convolutions_gradient_costs_twice_its_forward_and_a_cond_its_largest_branch():
+    image, kernel = jnp.ones((2, 9, 9, 3)), jnp.ones((3, 3, 3, 4))
+
+    def loss(image, kernel):
+        return convolve(image, kernel, stride=2, padding="VALID").sum()
+
+    once = 2 * (2 * 4 * 4 * 4) * 27
+    assert count_flops(loss, image, kernel) == once
+    # The gradient of the image is computed at the 9 × 9 (and not 8 × 8) positions around every second one.
+    assert count_flops(jax.grad(loss, (0, 1)), image, kernel) == pytest.approx(3 * once, rel=0.1)
+    x = jnp.ones((4, 4))
+    assert count_flops(lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x @ x @ x, lambda: x @ x), x) == 2 * 2 * 4**3
 
 
 def test_the_official_network_needs_120_gflop_a_frame():

@@ -55,7 +55,7 @@ def test_a_step_is_the_same_on_any_mesh_and_in_parts(one_step, devices, fsdp, ac
     for ours, theirs in zip(means, wanted, strict=True):
         noise = 1e-5 * float(optax.tree.norm(theirs))  # of gradients that are zero but for rounding
         for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-            # 0.04 % is rounding. A result that meets its target but for rounding turns its L1's slope round: then 0.3 %.
+            # 0.04 % is rounding. One result that meets its target but for rounding turns its L1's slope round: 0.3 %.
             assert np.linalg.norm(one - other) < 5e-3 * np.linalg.norm(other) + noise
 
 

@@ -11,7 +11,8 @@ def count_flops(function: Callable, *arguments: object) -> int:
     """2 · multiply-adds of every matrix product and convolution that `function(*arguments)` traces to.
 
     Nothing is computed; arguments may be `jax.ShapeDtypeStruct`s. Element-wise work, sampling and norms are left out,
-    as is usual. A loop counts once for each iteration that its trace tells (`scan`), a `while` once.
+    as is usual, and so are products with the zeros that the gradient of a strided convolution puts between samples. A
+    loop counts once for each iteration that its trace tells (`scan`), a `while` once; a `cond` as its largest branch.
     """
     return count_jaxpr_flops(jax.make_jaxpr(function)(*arguments))
 
@@ -32,7 +33,9 @@ def _of_jaxpr(jaxpr: core.Jaxpr) -> int:
         elif name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape
             features_out = kernel[parameters["dimension_numbers"].rhs_spec[0]]
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * (math.prod(kernel) // features_out)
+            products = 2 * math.prod(equation.outvars[0].aval.shape) * (math.prod(kernel) // features_out)
+            total += products // math.prod(parameters["lhs_dilation"])
         times = parameters.get("length", 1) if name == "scan" else 1
-        total += times * sum(map(_of_jaxpr, core.jaxprs_in_params(parameters)))
+        inside = map(_of_jaxpr, core.jaxprs_in_params(parameters))
+        total += max(inside, default=0) if name == "cond" else times * sum(inside)
     return total

@@ -11,19 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from toontalker_jax.ops.convolution import convolve
 from toontalker_jax.ops.resample import blur, upsample_conv3x3
 
 
 def activate(x: jax.Array, bias: jax.Array) -> jax.Array:
     """sqrt(2) · leaky_relu(x + bias, 0.2)."""
     return jax.nn.leaky_relu(x + bias.astype(x.dtype), 0.2) * math.sqrt(2)
-
-
-def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str = "SAME") -> jax.Array:
-    """[N, H, W, I] with kernel [k, k, I, O] in the dtype of `x`."""
-    return jax.lax.conv_general_dilated(
-        x, kernel.astype(x.dtype), (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
 
 
 def forgetful(wanted: bool, block: Callable) -> Callable:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from toontalker_jax.models.layers import convolve, forgetful, normal, zeros
+from toontalker_jax.models.layers import forgetful, normal, zeros
 from toontalker_jax.ops.checks import check_shape
+from toontalker_jax.ops.convolution import convolve
 
 # VGG19 up to relu5_1: convolutions by name with their output channels; a pool stands before each block but the first.
 _BLOCKS = (
@@ -63,7 +64,7 @@ class VGG19(nnx.Module):
         maps = []
         for block in _BLOCKS[: min(x.shape[1:3]).bit_length()]:
             if maps:
-                x = _pool(x)
+                x = pool(x)
             for i, (name, _) in enumerate(block):
                 x = jax.nn.relu(self.convs[name](x))
                 if i == 0:
@@ -71,7 +72,7 @@ class VGG19(nnx.Module):
         return maps
 
 
-def _pool(x: jax.Array) -> jax.Array:
+def pool(x: jax.Array) -> jax.Array:
     """2×2 maxima. As a reshape: the gradient of XLA's window maximum is slow on a CPU."""
     n, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]

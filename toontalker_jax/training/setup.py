@@ -16,8 +16,8 @@ from toontalker_jax.training.optimizers import make_optimizer
 from toontalker_jax.training.sharding import Layout, check_batch
 from toontalker_jax.training.stage1 import stage1
 from toontalker_jax.training.stage2 import stage2
-from toontalker_jax.training.state import Optimizers, TrainState, create_state
-from toontalker_jax.training.step import Batch, StepOptions, make_pictures, make_train_step
+from toontalker_jax.training.state import Networks, Optimizers, TrainState, create_state
+from toontalker_jax.training.step import Batch, Stage, StepOptions, make_pictures, make_train_step
 
 
 class Setup(NamedTuple):
@@ -26,6 +26,8 @@ class Setup(NamedTuple):
     train_step: Callable
     pictures: Callable
     state: TrainState
+    stage: Stage
+    networks: Networks
 
 
 def domains(config: ConfigDict) -> tuple[str, ...]:
@@ -84,7 +86,7 @@ def set_up(config: ConfigDict, model: ToonTalker, layout: Layout) -> Setup:
     )
     stage = stage1 if config.stage == 1 else stage2
     train_step = make_train_step(stage, networks, optimizers, options, layout)
-    return Setup(train_step, make_pictures(stage, networks), state)
+    return Setup(train_step, make_pictures(stage, networks), state, stage, networks)
 
 
 def abstract_batch(config: ConfigDict, image_size: int) -> Batch:
