@@ -5,7 +5,6 @@ import pytest
 
 from toontalker_jax.ops.convolution import convolve
 
-
 KINDS = [(1, 1, "SAME"), (3, 1, "SAME"), (3, 2, "VALID"), (4, 1, "VALID")]
 
 
