@@ -20,6 +20,7 @@ def table(report: dict[str, Any]) -> str:
     ]
     if memory:
         rows += [(f"  {name}", f"{memory[name] / GIB:.2f} GiB") for name in memory]
+        rows += [("  XLA's own peak", f"{report['xla_peak'] / GIB:.2f} GiB in use at once, by its count")]
         rows += _work(report)
     text = "\n".join(f"{name:<22}{value}" for name, value in rows)
     return text if report["fits"] else f"{text}\n{_does_not_fit(report)}"

@@ -130,7 +130,7 @@ def test_memory_counts_what_is_donated_once():
         for numbers in ((), (0,))
     )
     assert (kept.arguments, kept.outputs) == (donated.arguments, donated.outputs + 4096) == (4096, 4096)
-    assert Memory(1, 2, 3, 4).peak == 10
+    assert Memory(1, 2, 3, 4).total == 10
 
 
 def test_times_are_each_at_the_published_rate():

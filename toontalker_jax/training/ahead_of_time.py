@@ -96,10 +96,11 @@ def compile_report(lowered: jax.stages.Lowered, chip: Chip) -> dict[str, Any]:
     seconds = time.perf_counter() - clock
     memory, text, cost = footprint.memory(compiled), compiled.as_text(), compiled.cost_analysis()
     return {
-        "fits": memory.peak <= chip.available,
-        "needed": memory.peak,
+        "fits": memory.total <= chip.available,
+        "needed": memory.total,
         "available": chip.available,
         "memory": memory._asdict(),
+        "xla_peak": compiled.memory_analysis().peak_memory_in_bytes,
         "collective_bytes": footprint.collective_bytes(text),
         "sent_bytes": sum(found.sent for found in footprint.collectives(text)),
         "xla_flops": cost.get("flops", 0.0),

@@ -179,7 +179,8 @@ class Memory(NamedTuple):
     code: int
 
     @property
-    def peak(self) -> int:
+    def total(self) -> int:
+        """What has to be there if nothing of it shares its place."""
         return sum(self)
 
 
