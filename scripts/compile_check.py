@@ -54,9 +54,9 @@ def batch_size(config: ConfigDict, chips: int) -> int:
     return batch
 
 
-def with_batch(config: ConfigDict, batch: int) -> ConfigDict:
+def changed(config: ConfigDict, **keys: Any) -> ConfigDict:
     config = config.copy_and_resolve_references()
-    config.batch_size = batch
+    config.update(keys)
     return config
 
 
@@ -65,9 +65,7 @@ def flops_a_step(config: ConfigDict, step: ahead_of_time.Step) -> float:
     counted = count_flops(step.function, *step.arguments)
     if not config.r1.gamma:
         return counted
-    plain = config.copy_and_resolve_references()
-    plain.r1.gamma = 0.0
-    step = ahead_of_time.step_on(plain, _TOPOLOGY.value)
+    step = ahead_of_time.step_on(changed(config, r1={"gamma": 0.0}), _TOPOLOGY.value)
     without = count_flops(step.function, *step.arguments)
     return without + (counted - without) / config.r1.every
 
@@ -115,7 +113,7 @@ def batch_that_fits(config: ConfigDict, report: dict[str, Any]) -> int | None:
 
     def compile_for(rows: int) -> tuple[bool, int]:
         print(f"compiling for a batch of {rows} a chip …", file=sys.stderr)
-        tried = check(with_batch(config, rows * chips))
+        tried = check(changed(config, batch_size=rows * chips))
         return tried["fits"], tried["needed"]
 
     tries = ahead_of_time.batches_a_chip(config.accumulate, rows)
@@ -128,7 +126,7 @@ def main(_: list[str]) -> None:
     config = _CONFIG.value
     try:
         _, chips = read_topology(_TOPOLOGY.value)
-        config = with_batch(config, batch_size(config, chips))
+        config = changed(config, batch_size=batch_size(config, chips))
         report = check(config)
         if not report["fits"] and _SEARCH.value:
             report["batch_that_fits"] = batch_that_fits(config, report)
