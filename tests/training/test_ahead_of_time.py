@@ -42,7 +42,7 @@ def test_without_the_compiler_the_error_says_what_to_install(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    with pytest.raises(RuntimeError, match=r"toontalker-jax\[tpu\]"):
+    with pytest.raises(RuntimeError, match=r"'.\[tpu\]'"):
         ahead_of_time.tpu_devices("v5e:2x2")
 
 

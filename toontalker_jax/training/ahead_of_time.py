@@ -27,7 +27,7 @@ def libtpu_version() -> str:
     try:
         return importlib.metadata.version("libtpu")
     except importlib.metadata.PackageNotFoundError:
-        raise RuntimeError("the TPU compiler, libtpu, is not installed: pip install 'toontalker-jax[tpu]'.") from None
+        raise RuntimeError("the TPU compiler, libtpu, is not installed: pip install -e '.[tpu]'.") from None
 
 
 def tpu_devices(topology: str) -> list[Any]:
