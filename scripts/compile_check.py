@@ -24,7 +24,7 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from scripts.compile_report import table
@@ -123,6 +123,7 @@ def batch_that_fits(config: ConfigDict, report: dict[str, Any]) -> int | None:
 
 
 def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Optax tells of every constant schedule.
     jax.config.update("jax_exec_time_optimization_effort", _EFFORT.value)
     config = _CONFIG.value
     try:

@@ -106,9 +106,7 @@ def test_mistakes_are_named_before_anything_is_compiled(run, options, message, m
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="the compiler is installed")
 def test_without_the_compiler_it_says_what_to_install(run):
-    assert run("--topology=v5e:2x2") == (
-        "error: the TPU compiler, libtpu, is not installed: pip install -e '.[tpu]'."
-    )
+    assert run("--topology=v5e:2x2") == ("error: the TPU compiler, libtpu, is not installed: pip install -e '.[tpu]'.")
 
 
 def test_a_step_that_fits_is_reported_and_kept(run, compiled, tmp_path, capsys):

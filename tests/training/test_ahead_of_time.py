@@ -111,6 +111,18 @@ def test_a_batch_that_does_not_divide_is_refused():
         abstract_step(tiny(puppets.get_config("stage=1"), batch_size=12), Layout(make_mesh()))
 
 
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x2", "v6e:4x4"])
+def test_a_device_is_a_chip(topology):
+    pytest.importorskip("libtpu")
+    assert len(ahead_of_time.tpu_devices(topology)) == read_topology(topology)[1]
+
+
+def test_a_slice_that_cannot_be_built_is_refused_in_the_compilers_words():
+    pytest.importorskip("libtpu")
+    with pytest.raises(ValueError, match=r"v5e:3x5.*not divisible.*try v5e:2x2"):
+        ahead_of_time.tpu_devices("v5e:3x5")
+
+
 def test_a_tiny_step_compiles_for_a_slice():
     """Minutes: only where libtpu is installed, which no test environment of the project asks for."""
     pytest.importorskip("libtpu")
