@@ -101,7 +101,7 @@ def check(config: ConfigDict) -> dict[str, Any]:
         **ahead_of_time.compile_report(lowered, chip),
     }
     if "memory" in report:
-        seconds = footprint.times(flops / chips, report["xla_bytes"], report["sent_bytes"], chip)
+        seconds = footprint.times(flops / chips, report["least_traffic"], report["sent_bytes"], chip)
         report["seconds"] = {**seconds._asdict(), "roofline": seconds.roofline, "at_40_percent": seconds.compute / 0.4}
     cached.parent.mkdir(parents=True, exist_ok=True)
     cached.write_text(json.dumps(report, indent=2) + "\n")

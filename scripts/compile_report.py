@@ -30,14 +30,17 @@ def _work(report: dict[str, Any]) -> list[tuple[str, str]]:
     seconds, chip = report["seconds"], report["chip"]
     sent = ", ".join(f"{name} {size / 1e9:.3f} GB" for name, size in report["collective_bytes"].items()) or "none"
     return [
-        ("XLA's count a chip", f"{report['xla_flops'] / 1e12:.3f} TFLOP, {report['xla_bytes'] / 1e9:.1f} GB moved"),
+        ("XLA's count a chip", f"{report['xla_flops'] / 1e12:.3f} TFLOP, {report['xla_bytes'] / 1e9:.1f} GB touched"),
         ("collectives a chip", sent),
         ("  sent, as rings", f"{report['sent_bytes'] / 1e9:.3f} GB"),
         ("seconds a step", "at the chip's published rates, each alone:"),
         ("  compute", f"{seconds['compute']:.4f} ({chip['flops'] / 1e12:.0f} TFLOP/s): no step is faster"),
-        ("  HBM", f"{seconds['hbm']:.4f} ({chip['hbm_rate'] / 1e9:.0f} GB/s) if all that XLA counts leaves the chip"),
+        (
+            "  HBM",
+            f"{seconds['hbm']:.4f} ({chip['hbm_rate'] / 1e9:.0f} GB/s): all memory once, {report['least_traffic'] / 1e9:.1f} GB",
+        ),
         ("  links", f"{seconds['ici']:.4f} ({chip['ici_rate'] / 1e9:.0f} GB/s one way, all links)"),
-        ("  roofline", f"{seconds['roofline']:.4f}: the largest of the three, everything else overlapped"),
+        ("  roofline", f"{seconds['roofline']:.4f}: the largest of the three; a lower bound"),
         ("  40 % of peak", f"{seconds['at_40_percent']:.4f}: an assumption, nothing was measured"),
     ]
 

@@ -1,5 +1,7 @@
 """What is read out of a compiled program's text, on small texts and on programs compiled for eight devices."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,6 +133,11 @@ def test_memory_counts_what_is_donated_once():
     )
     assert (kept.arguments, kept.outputs) == (donated.arguments, donated.outputs + 4096) == (4096, 4096)
     assert Memory(1, 2, 3, 4).total == 10
+
+
+def test_the_least_traffic_reads_and_writes_temporaries():
+    stats = SimpleNamespace(argument_size_in_bytes=100, output_size_in_bytes=20, temp_size_in_bytes=3)
+    assert footprint.least_traffic(SimpleNamespace(memory_analysis=lambda: stats)) == 126
 
 
 def test_times_are_each_at_the_published_rate():

@@ -103,6 +103,7 @@ def compile_report(lowered: jax.stages.Lowered, chip: Chip) -> dict[str, Any]:
         "xla_peak": compiled.memory_analysis().peak_memory_in_bytes,
         "collective_bytes": footprint.collective_bytes(text),
         "sent_bytes": sum(found.sent for found in footprint.collectives(text)),
+        "least_traffic": footprint.least_traffic(compiled),
         "xla_flops": cost.get("flops", 0.0),
         "xla_bytes": cost.get("bytes accessed", 0.0),
         "compile_seconds": round(seconds, 1),
