@@ -28,6 +28,7 @@ def table(report: dict[str, Any]) -> str:
 
 def _work(report: dict[str, Any]) -> list[tuple[str, str]]:
     seconds, chip = report["seconds"], report["chip"]
+    least = f"{report['least_traffic'] / 1e9:.1f} GB"
     sent = ", ".join(f"{name} {size / 1e9:.3f} GB" for name, size in report["collective_bytes"].items()) or "none"
     return [
         ("XLA's count a chip", f"{report['xla_flops'] / 1e12:.3f} TFLOP, {report['xla_bytes'] / 1e9:.1f} GB touched"),
@@ -35,10 +36,7 @@ def _work(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("  sent, as rings", f"{report['sent_bytes'] / 1e9:.3f} GB"),
         ("seconds a step", "at the chip's published rates, each alone:"),
         ("  compute", f"{seconds['compute']:.4f} ({chip['flops'] / 1e12:.0f} TFLOP/s): no step is faster"),
-        (
-            "  HBM",
-            f"{seconds['hbm']:.4f} ({chip['hbm_rate'] / 1e9:.0f} GB/s): all memory once, {report['least_traffic'] / 1e9:.1f} GB",
-        ),
+        ("  HBM", f"{seconds['hbm']:.4f} ({chip['hbm_rate'] / 1e9:.0f} GB/s): all memory once, {least}"),
         ("  links", f"{seconds['ici']:.4f} ({chip['ici_rate'] / 1e9:.0f} GB/s one way, all links)"),
         ("  roofline", f"{seconds['roofline']:.4f}: the largest of the three; a lower bound"),
         ("  40 % of peak", f"{seconds['at_40_percent']:.4f}: an assumption, nothing was measured"),

@@ -3,6 +3,7 @@
 import importlib.metadata
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import puppets
@@ -115,6 +116,17 @@ def test_a_batch_that_does_not_divide_is_refused():
 def test_a_device_is_a_chip(topology):
     pytest.importorskip("libtpu")
     assert len(ahead_of_time.tpu_devices(topology)) == read_topology(topology)[1]
+
+
+@pytest.mark.parametrize(("topology", "available"), [("v4:2x2x1", 30.75), ("v5e:2x2", 15.75), ("v6e:2x2", 31.25)])
+def test_the_compiler_runs_out_of_what_the_table_says_is_available(topology, available):
+    pytest.importorskip("libtpu")
+    device, chip = ahead_of_time.tpu_devices(topology)[0], read_topology(topology)[0]
+    x = jax.ShapeDtypeStruct((2**34,), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(device))
+    report = ahead_of_time.compile_report(jax.jit(lambda x: x * x.sum()).lower(x), chip)
+    assert not report["fits"]
+    assert report["needed"] == 2 * 64 * GIB  # what comes in and what goes out
+    assert report["available"] == chip.available == int(available * GIB)
 
 
 def test_a_slice_that_cannot_be_built_is_refused_in_the_compilers_words():

@@ -198,8 +198,8 @@ def memory(compiled: Any) -> Memory:
 def least_traffic(compiled: Any) -> int:
     """Bytes between memory and chip that a run cannot do without: arguments read, outputs written, temporaries both.
 
-    XLA's own count, cost_analysis()["bytes accessed"], is no such bound: for a step of this project's it was 500 times
-    all the memory that the program has.
+    XLA's own count, cost_analysis()["bytes accessed"], is no such bound: for a step of this project's it was over 400
+    times all the memory that the program has.
     """
     stats = compiled.memory_analysis()
     return stats.argument_size_in_bytes + stats.output_size_in_bytes + 2 * stats.temp_size_in_bytes
