@@ -35,7 +35,7 @@ def _work(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("collectives a chip", sent),
         ("  sent, as rings", f"{report['sent_bytes'] / 1e9:.3f} GB"),
         ("seconds a step", "at the chip's published rates, each alone:"),
-        ("  compute", f"{seconds['compute']:.4f} ({chip['flops'] / 1e12:.0f} TFLOP/s): no step is faster"),
+        ("  compute", f"{seconds['compute']:.4f} ({chip['flops'] / 1e12:.0f} TFLOP/s): what is counted from shapes"),
         ("  HBM", f"{seconds['hbm']:.4f} ({chip['hbm_rate'] / 1e9:.0f} GB/s): all memory once, {least}"),
         ("  links", f"{seconds['ici']:.4f} ({chip['ici_rate'] / 1e9:.0f} GB/s one way, all links)"),
         ("  roofline", f"{seconds['roofline']:.4f}: the largest of the three; a lower bound"),
