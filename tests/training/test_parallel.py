@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ from flax import nnx
 from tests.conftest import TINY
 from tests.training.test_optimizers import ADAM
 from tests.training.test_stages import WEIGHTS
+from toontalker_jax.training.footprint import collective_bytes
 from toontalker_jax.training.optimizers import make_optimizer
 from toontalker_jax.training.sharding import Layout, make_mesh, place
 from toontalker_jax.training.stage1 import stage1
@@ -33,7 +33,7 @@ def one_step(tiny_model):
     batch = {key: random.integers(0, 256, (ROWS, 64, 64, 3), np.uint8) for key in ("source", "driving")}
 
     @functools.cache
-    def run(devices=1, fsdp=1, accumulate=1):
+    def run(devices, fsdp, accumulate):
         layout = Layout(make_mesh(fsdp, jax.devices()[:devices]))
         options = StepOptions(WEIGHTS | {"l1": 1.0, "adversarial": 0.1}, 0, accumulate=accumulate, ema_decay=0.99)
         step = make_train_step(stage1, networks, optimizers, options, layout)
@@ -49,7 +49,7 @@ def one_step(tiny_model):
 
 @pytest.mark.parametrize(("devices", "fsdp", "accumulate"), [(8, 1, 1), (8, 4, 1), (8, 2, 2)])
 def test_a_step_is_the_same_on_any_mesh_and_in_parts(one_step, devices, fsdp, accumulate):
-    (means, metrics, _), (wanted, wanted_metrics, _) = one_step(devices, fsdp, accumulate), one_step()
+    (means, metrics, _), (wanted, wanted_metrics, _) = one_step(devices, fsdp, accumulate), one_step(1, 1, 1)
     for name, value in wanted_metrics.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
     for ours, theirs in zip(means, wanted, strict=True):
@@ -59,19 +59,12 @@ def test_a_step_is_the_same_on_any_mesh_and_in_parts(one_step, devices, fsdp, ac
             assert np.linalg.norm(one - other) < 5e-3 * np.linalg.norm(other) + noise
 
 
-def sent(program):
-    """The shapes of what devices send each other, with the operation: {("all-reduce", (3, 3, 16, 16)), …}."""
-    found = re.findall(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)\(", program)
-    pairs = ((operation, numbers) for result, operation in found for numbers in re.findall(r"\w+\[([\d,]*)\]", result))
-    return {(operation, tuple(map(int, filter(None, numbers.split(","))))) for operation, numbers in pairs}
-
-
 @pytest.mark.parametrize("fsdp", [1, 4])
-def test_only_parameters_gradients_and_scalars_travel(one_step, fsdp):
-    """Nothing with rows: no pictures, maps or groups of the discriminator's statistic."""
-    means, _, program = one_step(8, fsdp)
-    whole = {leaf.shape for leaf in jax.tree.leaves(means)} | {()}
-    slices = {shape[:i] + (size // fsdp,) + shape[i + 1 :] for shape in whole for i, size in enumerate(shape)}
-    travelling = sent(program)
-    assert {shape for _, shape in travelling} <= whole | slices
-    assert ("all-gather" in dict(travelling)) == (fsdp > 1)
+def test_every_gradient_travels_once_and_nothing_with_rows(one_step, fsdp):
+    """No pictures, no maps, no groups of the discriminator's statistic: one map of all rows has as many numbers."""
+    means, _, program = one_step(8, fsdp, 1)
+    gradients = 4 * sum(leaf.size for leaf in jax.tree.leaves(means))  # bytes
+    travelling = collective_bytes(program)
+    assert gradients <= travelling["all-reduce"] <= 1.2 * gradients, travelling
+    assert travelling.pop("all-gather", 0) <= (gradients if fsdp > 1 else 0), travelling
+    assert set(travelling) == {"all-reduce"}

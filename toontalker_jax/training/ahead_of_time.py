@@ -5,7 +5,6 @@ import math
 import re
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -76,7 +75,7 @@ def abstract_step(config: ConfigDict, layout: Layout) -> Step:
         abstract(setup.abstract_batch(config, model.image_size), layout.rows),
         abstract(vgg, layout.whole),
     )
-    return Step(loop.compile_step(SimpleNamespace(train_step=made.train_step, layout=layout)), arguments)
+    return Step(loop.jitted(made.train_step, made.state, layout), arguments)
 
 
 def step_on(config: ConfigDict, topology: str) -> Step:

@@ -9,15 +9,17 @@ from collections.abc import Iterator, Sequence
 import jax
 from etils import epath
 
+from toontalker_jax.training.chips import CHIPS
+
 _SKIPPED = 10  # steps after a start that are not traced: compiling and filling queues
 
 
 # bfloat16 FLOP/s without sparsity, from the makers' data sheets, by how the names of JAX's devices begin.
 _PEAKS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,  # v5p
-    "TPU v6 lite": 918e12,
+    "TPU v4": CHIPS["v4"].flops,
+    "TPU v5 lite": CHIPS["v5e"].flops,
+    "TPU v5": CHIPS["v5p"].flops,
+    "TPU v6 lite": CHIPS["v6e"].flops,
     "NVIDIA A100": 312e12,
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
@@ -26,8 +28,7 @@ _PEAKS = {
 
 def peak_flops(devices: Sequence[jax.Device]) -> float | None:
     """What equal devices can do together in bfloat16, FLOP/s; None if that is not known."""
-    peaks = (peak for name, peak in _PEAKS.items() if devices[0].device_kind.startswith(name))
-    peak = next(peaks, None)
+    peak = next((peak for name, peak in _PEAKS.items() if devices[0].device_kind.startswith(name)), None)
     return peak and peak * len(devices)
 
 
