@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import sys
+import threading
 from collections.abc import Callable
 
 import jax
@@ -66,12 +67,14 @@ def perceptual_network(config: ConfigDict) -> VGG19 | None:
     return load_vgg19(config.vgg, dtype=config.model.dtype)
 
 
-def quiet_orbax() -> None:
-    """Keeps pages of tracebacks out of the log, one for each array that cannot be written: one error is raised, too."""
-    # Besides its own log it leaves asyncio tasks that nobody awaits, and an event loop that its callbacks find closed.
+def quiet_writers() -> None:
+    """Keeps pages of tracebacks out of the log when nothing can be written: one error is raised, too."""
+    # Orbax: its own log, asyncio tasks that nobody awaits, and an event loop that its callbacks find closed.
     logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname and record.name != "asyncio")
-    usual = sys.unraisablehook
+    usual, of_threads = sys.unraisablehook, threading.excepthook
     sys.unraisablehook = lambda told: None if str(told.exc_value) == "Event loop is closed" else usual(told)
+    # TensorBoard's writer is a thread; the reporter sees that it has ended.
+    threading.excepthook = lambda told: None if isinstance(told.exc_value, OSError) else of_threads(told)
 
 
 def prepare(config: ConfigDict, workdir: epath.Path, stack: contextlib.ExitStack) -> Callable[[], None]:
@@ -118,7 +121,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, stack: contextlib.ExitStack
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
-    quiet_orbax()
+    quiet_writers()
     try:
         with contextlib.ExitStack() as stack:
             try:
