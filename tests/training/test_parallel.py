@@ -51,7 +51,8 @@ def test_a_step_is_the_same_on_a_mesh_and_in_parts(one_step):
     """tests/scripts has whole runs on 8 devices without slices, and on two processes with slices over pairs."""
     (means, metrics, _), (wanted, wanted_metrics, _) = one_step(8, 4, PARTS), one_step(1, 1, 1)
     for name, value in wanted_metrics.items():
-        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+        rtol = 5e-3 if name == "gradient_norm" else 1e-4  # as below
+        np.testing.assert_allclose(metrics[name], value, rtol=rtol, err_msg=name)
     for ours, theirs in zip(means, wanted, strict=True):
         noise = 1e-5 * float(optax.tree.norm(theirs))  # of gradients that are zero but for rounding
         for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
@@ -64,6 +65,7 @@ def test_every_gradient_travels_once_a_part_and_nothing_with_rows(one_step):
     means, _, program = one_step(8, 4, PARTS)
     gradients = 4 * sum(leaf.size for leaf in jax.tree.leaves(means))  # bytes
     travelling = collective_bytes(program)
-    assert 0.9 * PARTS * gradients <= travelling["all-reduce"] <= 1.2 * PARTS * gradients, travelling
-    assert 0 < travelling.pop("all-gather") <= gradients, travelling
+    # A modulated kernel's gradient comes in two sums, of the convolution and of the demodulation: 21 % more.
+    assert 0.9 * PARTS * gradients <= travelling["all-reduce"] <= 1.3 * PARTS * gradients, travelling
+    assert 0 < travelling.pop("all-gather") <= 1.05 * gradients, travelling
     assert set(travelling) == {"all-reduce"}
