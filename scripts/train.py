@@ -32,7 +32,7 @@ from toontalker_jax.models.perceptual import VGG19
 from toontalker_jax.models.toontalker import ToonTalker
 from toontalker_jax.training import loop, preemption, processes, setup
 from toontalker_jax.training.reporting import Reporter
-from toontalker_jax.training.sharding import Layout, make_mesh
+from toontalker_jax.training.sharding import Layout, check_batch, make_mesh
 from toontalker_jax.training.state import start_stage2
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe in configs/.", lock_config=True)
@@ -92,7 +92,9 @@ def prepare(config: ConfigDict, workdir: epath.Path, stack: contextlib.ExitStack
     recipe = json.loads(json.dumps(config.to_dict()))  # Tuples become lists, as in what is stored.
     # The whole batch, in every process the same; no threads or workers for a single one.
     at_once = dataclasses.replace(reading, process_index=0, process_count=1, num_workers=0, num_threads=0)
-    picture_batch = next(batches(reading=at_once))
+    first_batch = next(batches(reading=at_once))
+    for rows in {len(pictures) for pictures in jax.tree.leaves(first_batch)}:
+        check_batch(rows, config.accumulate, layout.mesh)
     keep = {"keep_newest": config.keep_newest, "keep_every": config.keep_every or None}
     saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir, **keep))
     state = loop.resume(training.state, saved, layout, data, recipe)
@@ -105,7 +107,8 @@ def prepare(config: ConfigDict, workdir: epath.Path, stack: contextlib.ExitStack
         train_step=training.train_step,
         vgg=vgg,
         pictures=training.pictures,
-        picture_batch=picture_batch,
+        first_batch=first_batch,
+        rows=config.batch_size * config.stage,
         batches=lambda done: stack.enter_context(contextlib.closing(batches(start_step=done, reading=reading))),
         data=data,
         recipe=recipe,

@@ -40,7 +40,8 @@ def train(workdir, schedule, data=DATA, recipe=RECIPE, stop=lambda step: False):
         train_step=train_step,
         vgg=None,
         pictures=lambda params, batch: {"grid": jnp.full((4, 4, 3), 1.0)},
-        picture_batch={"x": np.ones(2, np.float32)},
+        first_batch={"x": np.ones(2, np.float32)},
+        rows=2,
         batches=lambda done: ({"x": np.full(2, n, np.float32)} for n in itertools.count(done + 1)),
         data=data,
         recipe=recipe,
@@ -124,6 +125,15 @@ def test_a_run_goes_on_only_with_the_recipe_it_began_with(tmp_path):
     train(tmp_path, loop.Schedule(2, 1, 10, 10))
     with pytest.raises(ValueError, match="differently: optimizer.learning_rate was 1.0, is 0.5. Set"):
         train(tmp_path, loop.Schedule(3, 1, 10, 10), recipe=RECIPE | {"optimizer": {"learning_rate": 0.5}})
+
+
+def test_a_run_that_has_ended_does_nothing(tmp_path):
+    schedule = loop.Schedule(3, 1, 10, 10)
+    train(tmp_path, schedule)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").rglob("*")}
+    assert float(train(tmp_path, schedule).generator["w"]) == 6
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").rglob("*")} == written
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
 
 
 def test_a_run_goes_on_only_with_the_data_it_began_with(tmp_path):

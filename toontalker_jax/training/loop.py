@@ -18,6 +18,8 @@ from toontalker_jax.training.state import TrainState
 from toontalker_jax.training.step import Batch, Metrics
 from toontalker_jax.training.watch import Schedule, Watch
 
+_PICTURE_ROWS = 8
+
 
 class Run(NamedTuple):
     """Everything that `train` needs and does not make itself."""
@@ -25,7 +27,8 @@ class Run(NamedTuple):
     train_step: Callable[[TrainState, Batch, VGG19 | None], tuple[TrainState, Metrics]]
     vgg: VGG19 | None  # the perceptual network, if a loss needs it
     pictures: Callable[[Any, Batch], dict[str, jax.Array]]
-    picture_batch: Batch  # shown at every pictures_every; numpy
+    first_batch: Batch  # of every process's rows, numpy: its shapes are every batch's, its first rows the pictures'
+    rows: int  # pairs, or tuples of both directions, in a step
     batches: Callable[[int], Iterator[Batch]]  # from the number of steps already done; this process's rows, numpy
     data: Mapping[str, Any]  # what decides the batches, besides the step; kept in the checkpoints, as JSON
     recipe: Mapping[str, Any]  # the whole config; kept in the checkpoints, as JSON
@@ -78,15 +81,17 @@ def train(
       Preempted: `run.stop` said so; the step is saved.
     """
     layout, schedule, first = run.layout, run.schedule, int(state.step)
-    picture_batch, vgg = place((run.picture_batch, run.vgg), layout.whole)
-    traced = jitted(run.train_step, state, layout).trace(state, abstract(run.picture_batch, layout.rows), vgg)
+    if first >= schedule.steps:
+        return state
+    shown = jax.tree.map(lambda rows: rows[:_PICTURE_ROWS], run.first_batch)
+    picture_batch, vgg = place((shown, run.vgg), layout.whole)
+    traced = jitted(run.train_step, state, layout).trace(state, abstract(run.first_batch, layout.rows), vgg)
     train_step = traced.lower().compile()
     pictures = jax.jit(run.pictures, out_shardings=layout.whole)
     batches, step, stop = run.batches(first), first, False
     metadata = {"data": dict(run.data), "recipe": dict(run.recipe)}
     late: tuple[int, Metrics] | None = None
-    rows = len(jax.tree.leaves(run.picture_batch)[0])
-    pace = Pace(rows, schedule.steps, run.count_flops(traced.jaxpr), peak_flops(layout.mesh.devices.ravel()))
+    pace = Pace(run.rows, schedule.steps, run.count_flops(traced.jaxpr), peak_flops(layout.mesh.devices.ravel()))
     with Watch(schedule, first, reporter, pace, Tracer(reporter.workdir, first, run.trace_steps)) as watch:
         for step in range(first + 1, schedule.steps + 1):
             with watch.waiting():
