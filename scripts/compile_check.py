@@ -25,15 +25,15 @@ os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from scripts.compile_report import table
+from scripts.recipe import CONFIG
 from toontalker_jax.checkpoints import package_versions
 from toontalker_jax.evaluation.flops import count_flops
 from toontalker_jax.training import ahead_of_time, footprint
 from toontalker_jax.training.chips import read_topology
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe in configs/.", lock_config=True)
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice: v5e:16x16, v4:2x2x1, ….", required=True)
 _BATCH = flags.DEFINE_integer("batch", 0, "Rows of a batch, on all chips; default: the recipe's batch_size.")
 _BATCH_PER_CHIP = flags.DEFINE_integer("batch_per_chip", 0, "The same, for each chip.")
@@ -125,7 +125,7 @@ def batch_that_fits(config: ConfigDict, report: dict[str, Any]) -> int | None:
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Optax tells of every constant schedule.
     jax.config.update("jax_exec_time_optimization_effort", _EFFORT.value)
-    config = _CONFIG.value
+    config = CONFIG.value
     try:
         _, chips = read_topology(_TOPOLOGY.value)
         config = changed(config, batch_size=batch_size(config, chips))

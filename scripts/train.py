@@ -20,9 +20,10 @@ from absl import app, flags, logging
 from clu import parameter_overview
 from etils import epath
 from flax import nnx
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from data_pipelines.clip_source import BadRecord
+from scripts.recipe import CONFIG
 from scripts.recipe_data import open_batches, reading_options
 from toontalker_jax import checkpoints
 from toontalker_jax.convert.vgg import load_vgg19
@@ -35,7 +36,6 @@ from toontalker_jax.training.reporting import Reporter
 from toontalker_jax.training.sharding import Layout, check_batch, make_mesh
 from toontalker_jax.training.state import start_stage2
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe in configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
 _TRACE = flags.DEFINE_integer("trace_steps", 0, "Steps to profile, from the 10th on: WORKDIR/profile, for TensorBoard.")
 _DISTRIBUTED = flags.DEFINE_string(
@@ -128,7 +128,7 @@ def main(_: list[str]) -> None:
     try:
         with contextlib.ExitStack() as stack:
             try:
-                train = prepare(_CONFIG.value, epath.Path(_WORKDIR.value), stack)
+                train = prepare(CONFIG.value, epath.Path(_WORKDIR.value), stack)
             except (ValueError, TypeError) as error:
                 raise SystemExit(f"error: {error}") from None
             train()

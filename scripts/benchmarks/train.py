@@ -19,11 +19,12 @@ import numpy as np
 import optax
 from absl import flags
 from flax import nnx
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from scripts.benchmarks.clock import in_turn, seconds
 from scripts.benchmarks.networks import random_network
 from scripts.benchmarks.rates import peak_rate
+from scripts.recipe import CONFIG
 from scripts.recipe_data import open_batches, reading_options
 from toontalker_jax.evaluation.flops import count_flops
 from toontalker_jax.models.config import ModelConfig
@@ -35,7 +36,6 @@ from toontalker_jax.training.sharding import Layout, make_mesh, place, shard_bat
 from toontalker_jax.training.state import Optimizers, TrainState
 from toontalker_jax.training.step import Batch, make_train_step
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe in configs/.", lock_config=True)
 _STEPS = flags.DEFINE_integer("steps", 10, "Timed steps.", lower_bound=1)
 _PARTS = flags.DEFINE_bool("parts", True, "Also measure the parts of a step.")
 _LOADER = flags.DEFINE_bool("loader", False, "Also measure the wait for the recipe's data.")
@@ -226,9 +226,9 @@ def data_wait(stepper: Stepper) -> dict[str, float]:
 
 def measure() -> dict[str, Any]:
     """The report."""
-    if _CONFIG.value is None:
+    if CONFIG.value is None:
         raise ValueError("name the recipe: --config=configs/…")
-    config = _CONFIG.value
+    config = CONFIG.value
     training = prepare(config)
     flops = step_flops(config, training.layout)
     stepper = Stepper(training)

@@ -141,6 +141,6 @@ def test_the_penalty_counts_for_its_share_of_the_steps(parse, compiled, monkeypa
     counts = iter([20.0, 4.0])  # with it, without
     monkeypatch.setattr(compile_check, "count_flops", lambda *_: next(counts))
     parse("--topology=v5e:2x2", "--config.r1.gamma=1.0")
-    config = compile_check._CONFIG.value
+    config = compile_check.CONFIG.value
     step = ahead_of_time.step_on(config, "v5e:2x2")
     assert compile_check.flops_a_step(config, step) == 4.0 + 16.0 / config.r1.every

@@ -25,7 +25,10 @@ STEADY = ADAM | {"learning_rate": 1e-5}
 
 @pytest.fixture(scope="module")
 def one_step(tiny_model):
-    """`one_step(devices, fsdp, accumulate)`: the step's gradients (Adam's means), metrics and program."""
+    """`one_step(devices, fsdp, accumulate)`: the step's gradients (Adam's means), metrics and program.
+
+    The loss is smooth: one result that meets its target but for rounding turns L1's slope round, 1 % of some sums.
+    """
     optimizers = Optimizers(*(make_optimizer(STEADY, 100, ROWS) for _ in range(2)))
     model = tiny_model(("real",), config=dataclasses.replace(TINY, dropout=0.0))  # parts draw numbers of their own
     networks, state = create_state(model, optimizers, adversarial=True, ema=True, rngs=nnx.Rngs(1))
@@ -35,7 +38,7 @@ def one_step(tiny_model):
     @functools.cache
     def run(devices, fsdp, accumulate):
         layout = Layout(make_mesh(fsdp, jax.devices()[:devices]))
-        options = StepOptions(WEIGHTS | {"l1": 1.0, "adversarial": 0.1}, 0, accumulate=accumulate, ema_decay=0.99)
+        options = StepOptions(WEIGHTS | {"adversarial": 1.0}, 0, accumulate=accumulate, ema_decay=0.99)
         step = make_train_step(stage1, networks, optimizers, options, layout)
         placed = place(state, layout.slices(state)), place(batch, layout.rows), None
         program = jax.jit(step).lower(*placed).compile()
@@ -56,7 +59,6 @@ def test_a_step_is_the_same_on_a_mesh_and_in_parts(one_step):
     for ours, theirs in zip(means, wanted, strict=True):
         noise = 1e-5 * float(optax.tree.norm(theirs))  # of gradients that are zero but for rounding
         for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-            # 0.04 % is rounding. One result that meets its target but for rounding turns its L1's slope round: 0.3 %.
             assert np.linalg.norm(one - other) < 5e-3 * np.linalg.norm(other) + noise
 
 
