@@ -19,7 +19,7 @@ from toontalker_jax.training.stage1 import stage1
 from toontalker_jax.training.state import Optimizers, create_state
 from toontalker_jax.training.step import StepOptions, make_train_step
 
-ROWS, PARTS = 64, 2  # on 8 devices one group of the discriminator's statistic in each part
+ROWS, PARTS = 32, 2  # on 4 devices one group of the discriminator's statistic in each part
 STEADY = ADAM | {"learning_rate": 1e-5}
 
 
@@ -52,19 +52,20 @@ def one_step(tiny_model):
 
 def test_a_step_is_the_same_on_a_mesh_and_in_parts(one_step):
     """tests/scripts has whole runs on 8 devices without slices, and on two processes with slices over pairs."""
-    (means, metrics, _), (wanted, wanted_metrics, _) = one_step(8, 4, PARTS), one_step(1, 1, 1)
+    (means, metrics, _), (wanted, wanted_metrics, _) = one_step(4, 4, PARTS), one_step(1, 1, 1)
     for name, value in wanted_metrics.items():
-        rtol = 5e-3 if name == "gradient_norm" else 1e-4  # as below
+        rtol = 2e-2 if name == "gradient_norm" else 1e-4  # as below
         np.testing.assert_allclose(metrics[name], value, rtol=rtol, err_msg=name)
     for ours, theirs in zip(means, wanted, strict=True):
         noise = 1e-5 * float(optax.tree.norm(theirs))  # of gradients that are zero but for rounding
         for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-            assert np.linalg.norm(one - other) < 5e-3 * np.linalg.norm(other) + noise
+            # Parameters changed by 1e-6 of themselves change some of these gradients by 2.5 %.
+            assert np.linalg.norm(one - other) < 2e-2 * np.linalg.norm(other) + noise
 
 
 def test_every_gradient_travels_once_a_part_and_nothing_with_rows(one_step):
     """No pictures, no maps, no groups of the discriminator's statistic: one map of all rows has as many numbers."""
-    means, _, program = one_step(8, 4, PARTS)
+    means, _, program = one_step(4, 4, PARTS)
     gradients = 4 * sum(leaf.size for leaf in jax.tree.leaves(means))  # bytes
     travelling = collective_bytes(program)
     # A modulated kernel's gradient comes in two sums, of the convolution and of the demodulation: 21 % more.
