@@ -77,7 +77,9 @@ def quiet_writers() -> None:
     threading.excepthook = lambda told: None if isinstance(told.exc_value, OSError) else of_threads(told)
 
 
-def prepare(config: ConfigDict, workdir: epath.Path, stack: contextlib.ExitStack) -> Callable[[], None]:
+def prepare(
+    config: ConfigDict, workdir: epath.Path, notice: preemption.Notice, stack: contextlib.ExitStack
+) -> Callable[[], None]:
     """What trains the run from its newest checkpoint to the end; `stack` closes what it opens.
 
     Raises:
@@ -114,7 +116,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, stack: contextlib.ExitStack
         recipe=recipe,
         schedule=loop.Schedule(config.steps, config.log_every, config.pictures_every, config.checkpoint_every),
         layout=layout,
-        stop=preemption.Notice(),
+        stop=notice,
         count_flops=count_jaxpr_flops,
         trace_steps=_TRACE.value,
     )
@@ -126,9 +128,10 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
     quiet_writers()
     try:
+        notice = preemption.Notice()
         with contextlib.ExitStack() as stack:
             try:
-                train = prepare(CONFIG.value, epath.Path(_WORKDIR.value), stack)
+                train = prepare(CONFIG.value, epath.Path(_WORKDIR.value), notice, stack)
             except (ValueError, TypeError) as error:
                 raise SystemExit(f"error: {error}") from None
             train()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # Tests run on the CPU unless somebody asks for another platform.
@@ -12,6 +13,10 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"  # for meshes; by itself everything runs
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
 )
+# Programs are compiled once for all test processes, and the scripts that they start. The first one makes the folder.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _programs = tempfile.TemporaryDirectory(prefix="toontalker-jax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +25,17 @@ import pytest
 from flax import nnx
 
 from toontalker_jax.models.config import ModelConfig
-from toontalker_jax.models.toontalker import ToonTalker
+from toontalker_jax.models.toontalker import abstract_network
 
 TINY = ModelConfig(image_size=64, width=16, motion_slots=2, heads=2, channel_base=512, channel_cap=16)
 
 
+SLOWEST = ("scripts", "training", "models", "convert")
+
+
 def pytest_collection_modifyitems(items):
-    """Scripts first: their files take minutes each, and nothing would run beside the last one."""
-    items.sort(key=lambda item: item.path.parent.name != "scripts")
+    """Folders with files that take minutes first: nothing would run beside the last one."""
+    items.sort(key=lambda item: ([*SLOWEST, item.path.parent.name]).index(item.path.parent.name))
 
 
 @pytest.fixture(scope="session")
@@ -47,20 +55,19 @@ def tiny_model():
             name = jax.tree_util.keystr(path)
             return jnp.full(leaf.shape, float("scale'" in name or "modulation" in name), leaf.dtype)
 
-        graph, state = nnx.split(nnx.eval_shape(lambda: ToonTalker(config, domains, rngs=nnx.Rngs(0))))
+        graph, state = abstract_network(config, domains)
         return nnx.merge(graph, jax.tree_util.tree_map_with_path(fill, state))
 
     return make
 
 
-@pytest.fixture(scope="module")
-def run_script(tmp_path_factory):
-    """`run_script(name, arguments…)`: a script of ours in a Python of its own; a module's runs share compiled code."""
-    root, cache = Path(__file__).resolve().parents[1], str(tmp_path_factory.mktemp("xla"))
+@pytest.fixture(scope="session")
+def run_script():
+    """`run_script(name, arguments…)`: a script of ours in a Python of its own."""
+    root = Path(__file__).resolve().parents[1]
 
     def run(name, *arguments):
         command = [sys.executable, "-W", "error", f"scripts/{name}.py", *map(str, arguments)]
-        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
-        return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+        return subprocess.run(command, cwd=root, capture_output=True, text=True)
 
     return run

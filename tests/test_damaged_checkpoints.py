@@ -4,7 +4,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 
@@ -16,6 +15,7 @@ from flax import nnx
 
 from toontalker_jax.checkpoints import Mismatch, TrainCheckpoints, load_model
 from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.training.processes import free_port
 
 # Where one array fails, Orbax leaves coroutines of the others, and callbacks of an event loop that it has closed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -169,6 +169,7 @@ import jax
 import jax.numpy as jnp
 from toontalker_jax.checkpoints import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.training.processes import free_port
 
 jax.distributed.initialize(f"localhost:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[3]))
 sharding = jax.sharding.NamedSharding(jax.make_mesh((2,), ("x",)), jax.sharding.PartitionSpec("x"))
@@ -192,9 +193,7 @@ with TrainCheckpoints(sys.argv[1]) as saved:
 
 
 def test_processes_agree_on_the_step_when_one_of_them_cannot_read_the_newest(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": "."}
     commands = [[sys.executable, "-c", OF_TWO_PROCESSES, str(tmp_path), str(port), str(process)] for process in (0, 1)]
     running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]

@@ -107,7 +107,7 @@ def objectives(config: ModelConfig, r: int, n: int) -> dict[str, Kind]:
         "VGG block": Kind(((n, r, r, 64),), vgg, block),
         "maxima of VGG": Kind(((n, r, r, 128),), pool),
         "image pyramid": Kind((picture,), lambda x: tuple(image_pyramid(x))),
-        "perceptual loss": Kind((picture, picture), lambda x, y: perceptual_loss(vgg, x, y)),
+        "perceptual loss": Kind((picture, picture), lambda x, y: perceptual_loss(vgg, x, y).mean()),
         "L1": Kind((picture, picture), losses.l1),
         "image-gradient loss": Kind((picture, picture), losses.image_gradient),
     }

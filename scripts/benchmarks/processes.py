@@ -9,7 +9,6 @@ many float32 numbers as the step has gradients, alone. Everything in turn.
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,17 +21,12 @@ from absl import flags
 
 from scripts.benchmarks import train
 from scripts.benchmarks.clock import seconds
+from toontalker_jax.training.processes import free_port
 
 SETTINGS = {"1 process x 4 devices": (1, 4), "1 process x 8 devices": (1, 8), "2 processes x 4 devices": (2, 4)}
 TASKS = ("step", "sum")
 
 _CHILD = flags.DEFINE_list("child", None, "Of this script's own use: port, processes, index, devices.")
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 def serve(port: int, count: int, index: int, devices: int) -> None:

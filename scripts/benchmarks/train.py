@@ -29,8 +29,8 @@ from scripts.recipe_data import open_batches, reading_options
 from toontalker_jax.evaluation.flops import count_flops
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.perceptual import VGG19
-from toontalker_jax.models.toontalker import ToonTalker
-from toontalker_jax.training import setup
+from toontalker_jax.training import loop, setup
+from toontalker_jax.training.ahead_of_time import abstract_step
 from toontalker_jax.training.optimizers import Params
 from toontalker_jax.training.sharding import Layout, make_mesh, place, shard_batch
 from toontalker_jax.training.state import Optimizers, TrainState
@@ -69,23 +69,17 @@ def prepare(config: ConfigDict) -> Training:
     batch = jax.tree.map(
         lambda x: random.integers(0, 256, x.shape, x.dtype), setup.abstract_batch(config, config.model.image_size)
     )
-    vgg = place(perceptual_network(config), layout.whole)
+    vgg = VGG19(dtype=config.model.dtype, rngs=nnx.Rngs(0)) if config.weights.perceptual else None
     state = place(training.state, layout.slices(training.state))
-    return Training(config, layout, training, state, place(batch, layout.rows), vgg)
-
-
-def perceptual_network(config: ConfigDict) -> VGG19 | None:
-    return VGG19(dtype=config.model.dtype, rngs=nnx.Rngs(0)) if config.weights.perceptual else None
+    return Training(config, layout, training, state, place(batch, layout.rows), place(vgg, layout.whole))
 
 
 def step_flops(config: ConfigDict, layout: Layout) -> int:
     """Of a step of the global batch, without the lazy R1 penalty and what `remat` computes again."""
     plain = config.copy_and_resolve_references()
     plain.model.remat, plain.r1.gamma = False, 0.0
-    model = ModelConfig(**plain.model)
-    shapes = setup.abstract_setup(plain, lambda: ToonTalker(model, setup.domains(plain), rngs=nnx.Rngs(0)), layout)
-    vgg = nnx.eval_shape(lambda: perceptual_network(plain)) if plain.weights.perceptual else None
-    return count_flops(shapes.train_step, shapes.state, setup.abstract_batch(plain, model.image_size), vgg)
+    step = abstract_step(plain, layout)
+    return count_flops(step.function, *step.arguments)
 
 
 def keep_gradient() -> optax.GradientTransformation:
@@ -142,14 +136,10 @@ class Stepper:
     """Takes the steps of a compiled program, one a call."""
 
     def __init__(self, training: Training):
-        def train_step(state: TrainState, batch: Batch, vgg: VGG19 | None) -> tuple[TrainState, Any]:
-            state, metrics = training.setup.train_step(state, batch, vgg)
-            return training.layout.scatter(state), training.layout.gather(metrics)
-
         self.training, self.state, self.batch = training, training.state, training.batch
         start = time.perf_counter()
-        lowered = jax.jit(train_step, donate_argnums=0).lower(self.state, self.batch, training.vgg)
-        self.program = lowered.compile()
+        step = loop.jitted(training.setup.train_step, self.state, training.layout)
+        self.program = step.lower(self.state, self.batch, training.vgg).compile()
         self.compile_seconds = time.perf_counter() - start
 
     def __call__(self) -> Any:

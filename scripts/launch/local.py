@@ -10,22 +10,17 @@ ours.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 from absl import app, flags
 
+from toontalker_jax.training.processes import free_port
+
 _PROCESSES = flags.DEFINE_integer("processes", 2, "How many.", lower_bound=1)
 _DEVICES = flags.DEFINE_integer("devices", 1, "Devices of each.", lower_bound=1)
 _GRACE_S = 30.0  # after the first process failed
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 def environment(index: int) -> dict[str, str]:

@@ -63,6 +63,23 @@ def test_minibatch_std_is_per_group_and_zero_for_equal_rows():
         minibatch_std(jnp.zeros((6, 1, 1, 1)))
 
 
+class SumsOfGroups:
+    """In place of a discriminator: every logit is its group's sum."""
+
+    both = Discriminator.both
+
+    def __call__(self, image, group):
+        return jnp.repeat(image.reshape(-1, group).sum(axis=1), group)
+
+
+@pytest.mark.parametrize(("sizes", "group"), [((8, 8), 4), ((12, 4), 4), ((6, 6), 3), ((2, 6), 2), ((1, 3), 1)])
+def test_no_group_of_the_statistic_has_rows_of_two_batches(sizes, group):
+    first, second = jnp.arange(1.0, 1 + sizes[0]), jnp.arange(100.0, 100 + sizes[1])
+    judge = SumsOfGroups()
+    for batch, logits in zip((first, second), judge.both(first, second), strict=True):
+        np.testing.assert_array_equal(logits, judge(batch, group))
+
+
 def test_discriminator_has_the_reference_size():
     """At 256: the parameters of StyleGAN2's discriminator with this channel table, counted from the shapes."""
     table = {256: 64, 128: 128, 64: 256, 32: 512, 16: 512, 8: 512, 4: 512}

@@ -25,7 +25,7 @@ def vgg():
 
 @pytest.fixture(scope="module")
 def loss_and_gradients(vgg):
-    return jax.jit(jax.value_and_grad(perceptual_loss, argnums=(1, 2)))
+    return jax.jit(jax.value_and_grad(lambda *arguments: perceptual_loss(*arguments).mean(), argnums=(1, 2)))
 
 
 def test_features_match_torch(vgg):

@@ -24,15 +24,7 @@ def clips(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """Environment of a script; all share what XLA compiles, those of other test processes included."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-    return {"JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
-
-
-@pytest.fixture(scope="session")
-def start(cache, clips):
+def start(clips):
     """`start(workdir, recipe, devices=1, launcher=(), **overrides)`: the script on its way."""
 
     def start(workdir, recipe="video.py", devices=1, launcher=(), **overrides):
@@ -42,7 +34,7 @@ def start(cache, clips):
         strict = ["-W", "error", "-W", "ignore:the load_module:DeprecationWarning"]
         command = [sys.executable, *strict, *launcher, "scripts/train.py", f"--config=configs/{recipe}"]
         command += [f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in settings.items())]
-        environment = os.environ | cache | {"JAX_NUM_CPU_DEVICES": str(devices)}
+        environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 

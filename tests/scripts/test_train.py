@@ -23,16 +23,17 @@ def test_a_run_leaves_what_it_promises(stage1):
     assert "Total:" in (stage1 / "parameters.txt").read_text()
 
 
-def test_two_processes_of_four_devices_train_as_one_device_does(start, stage1, tmp_path):
-    """With the state in slices over pairs of devices, by the launcher for one machine."""
+def test_two_processes_of_four_devices_train_as_one_device_does_which_goes_on(train, stage1, tmp_path):
+    """The two by the launcher for one machine, with the state in slices over pairs of devices."""
     launcher = ("scripts/launch/local.py", "--processes=2", "--devices=4", "--")
-    process = start(tmp_path, devices=4, launcher=launcher, steps=4, **{"mesh.fsdp": 2})
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    done = train(tmp_path, devices=4, launcher=launcher, steps=2, **{"mesh.fsdp": 2})
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1  # of process 0 alone
+    done = train(tmp_path, steps=4)
+    assert done.returncode == 0, done.stderr
     for one, eight in zip(metrics(stage1), metrics(tmp_path), strict=True):
         assert eight.pop("gradient_norm") == pytest.approx(one.pop("gradient_norm"), rel=1e-3)
         assert eight == pytest.approx(one, rel=1e-4)  # sums in another order
-    assert len(list((tmp_path / "tensorboard").iterdir())) == 1  # of process 0 alone
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), params(tmp_path), params(stage1))
 
 

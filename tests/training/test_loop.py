@@ -48,6 +48,7 @@ def train(workdir, schedule, data=DATA, recipe=RECIPE, stop=lambda step: False):
         schedule=schedule,
         layout=layout,
         stop=stop,
+        count_flops=lambda jaxpr: 0.0,
     )
     with TrainCheckpoints(workdir) as saved:
         state = loop.resume(start(), saved, layout, data, recipe)
@@ -102,6 +103,7 @@ def test_a_notice_at_the_last_step_changes_nothing(tmp_path):
     assert float(train(tmp_path, loop.Schedule(5, 1, 10, 10), stop=lambda step: step == 5).generator["w"]) == 15
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as in test_damaged_checkpoints.py
 def test_a_run_goes_on_from_the_newest_sound_step_and_ends_as_if_nothing_had_been(tmp_path):
     train(tmp_path, loop.Schedule(4, 1, 10, checkpoint_every=2))
     (tmp_path / "checkpoints" / "4" / "state" / "manifest.ocdbt").unlink()

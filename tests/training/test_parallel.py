@@ -56,11 +56,12 @@ def test_a_step_is_the_same_on_a_mesh_and_in_parts(one_step):
     for name, value in wanted_metrics.items():
         rtol = 2e-2 if name == "gradient_norm" else 1e-4  # as below
         np.testing.assert_allclose(metrics[name], value, rtol=rtol, err_msg=name)
-    for ours, theirs in zip(means, wanted, strict=True):
+    # Parameters changed by 1e-6 of themselves change some of the generator's gradients by 2.5 %; measured for the
+    # discriminator's: 1e-5.
+    for ours, theirs, bound in zip(means, wanted, (2e-2, 1e-3), strict=True):
         noise = 1e-5 * float(optax.tree.norm(theirs))  # of gradients that are zero but for rounding
         for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-            # Parameters changed by 1e-6 of themselves change some of these gradients by 2.5 %.
-            assert np.linalg.norm(one - other) < 2e-2 * np.linalg.norm(other) + noise
+            assert np.linalg.norm(one - other) < bound * np.linalg.norm(other) + noise
 
 
 def test_every_gradient_travels_once_a_part_and_nothing_with_rows(one_step):

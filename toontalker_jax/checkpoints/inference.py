@@ -23,7 +23,7 @@ from toontalker_jax.checkpoints.format import (
 )
 from toontalker_jax.checkpoints.training import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
-from toontalker_jax.models.toontalker import ToonTalker
+from toontalker_jax.models.toontalker import ToonTalker, abstract_network
 
 _DATA_FILE_BYTES = 64 << 20  # Orbax holds a data file in memory until it is this large; by itself it would hold 2 GB
 
@@ -112,7 +112,7 @@ def _restore_model(
     config, domains = _read_description(path, description)
     config = dataclasses.replace(config, **{name: value for name, value in how.items() if value is not None})
     # Nothing is computed for the parameters: only their shapes are needed.
-    graph, abstract = nnx.split(nnx.eval_shape(lambda: ToonTalker(config, domains, rngs=nnx.Rngs(0))))
+    graph, abstract = abstract_network(config, domains)
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), nnx.to_pure_dict(abstract)

@@ -12,7 +12,7 @@ from flax import nnx
 
 from toontalker_jax.convert import names
 from toontalker_jax.models.config import ModelConfig
-from toontalker_jax.models.toontalker import ToonTalker
+from toontalker_jax.models.toontalker import ToonTalker, abstract_network
 
 # Top-level keys of the two kinds of released file, by the domain whose network they hold (`reference.md`, files).
 KINDS = {
@@ -46,7 +46,7 @@ def convert(tree: Any) -> Converted:
     """
     kind, states = _recognise(tree)
     config = _one_config(states)
-    model = nnx.eval_shape(lambda: ToonTalker(config, tuple(states), rngs=nnx.Rngs(0)))
+    model = nnx.merge(*abstract_network(config, tuple(states)))
     variables = flat_parameters(model)
     ledger: dict[str, list[str]] = {"used": [], "constant": [], "never_read": []}
     faults: list[str] = []

@@ -1,9 +1,12 @@
 """StyleGAN2's discriminator, one a domain (`reference.md`, training values)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from toontalker_jax.models.batches import deinterleave, interleave
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.encoders import AppearanceEncoder
 from toontalker_jax.models.layers import ActivatedConv, EqualLinear, activate
@@ -46,12 +49,12 @@ class Discriminator(nnx.Module):
         return self.logit(activate(self.hidden(x), jnp.zeros(())))[:, 0]
 
     def both(self, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The logits of two batches of one size, in one pass: gradients are then sent between devices once, not twice.
+        """The logits of two batches, in one pass: gradients are then sent between devices once, not twice.
 
-        Group by group, so that a batch split over devices stays where it is.
+        Group by group of the statistic, so that a batch split over devices stays where it is.
         """
-        group = min(first.shape[0], STD_GROUP)
-        batches = (x.reshape(-1, group, *x.shape[1:]) for x in (first, second))
-        images = jnp.stack(list(batches), axis=1).reshape(-1, *first.shape[1:])
-        logits = self(images, group).reshape(-1, 2, group)
-        return logits[:, 0].reshape(-1), logits[:, 1].reshape(-1)
+        sizes = len(first), len(second)
+        common = math.gcd(*sizes)
+        group = max(rows for rows in range(1, STD_GROUP + 1) if common % rows == 0)
+        blocks = common // group
+        return deinterleave(self(interleave((first, second), blocks), group), sizes, blocks)

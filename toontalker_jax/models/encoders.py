@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from toontalker_jax.models.config import ModelConfig
-from toontalker_jax.models.layers import ActivatedConv, EqualConv, ResidualBlock, forgetful
+from toontalker_jax.models.layers import ActivatedConv, EqualConv, ResidualBlock, rematerialized
 
 
 class AppearanceEncoder(nnx.Module):
@@ -22,7 +22,7 @@ class AppearanceEncoder(nnx.Module):
         x = self.first(image.astype(self.dtype))
         maps = {x.shape[1]: x}
         for block in self.blocks:
-            x = forgetful(self.remat, block)(x)
+            x = rematerialized(self.remat, block)(x)
             maps[x.shape[1]] = x
         return maps
 

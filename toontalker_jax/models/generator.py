@@ -10,8 +10,8 @@ from toontalker_jax.models.layers import (
     ModulatedConv,
     PlainConv,
     StyledConv,
-    forgetful,
     normal,
+    rematerialized,
     zeros,
 )
 from toontalker_jax.ops.resample import upsample
@@ -125,6 +125,6 @@ class Generator(nnx.Module):
             i = 2 * j + 1
             previous = flows[-1] if flows else None
             three = styles[:, i], styles[:, i + 1], styles[:, i + 2]
-            h, flow, rgb = forgetful(self.remat, stage)(h, three, maps[8 << j], previous, rgb)
+            h, flow, rgb = rematerialized(self.remat, stage)(h, three, maps[8 << j], previous, rgb)
             flows.append(flow)
         return GeneratorOutput(rgb, tuple(flows))

@@ -20,7 +20,7 @@ def activate(x: jax.Array, bias: jax.Array) -> jax.Array:
     return jax.nn.leaky_relu(x + bias.astype(x.dtype), 0.2) * math.sqrt(2)
 
 
-def forgetful(wanted: bool, block: Callable) -> Callable:
+def rematerialized(wanted: bool, block: Callable) -> Callable:
     """`block`, with its insides computed again for the gradient instead of kept, if `wanted`."""
     return jax.checkpoint(lambda *arguments: block(*arguments)) if wanted else block
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from toontalker_jax.models.layers import forgetful, normal, zeros
+from toontalker_jax.models.layers import normal, rematerialized, zeros
 from toontalker_jax.ops.checks import check_shape
 from toontalker_jax.ops.convolution import convolve
 
@@ -103,7 +103,7 @@ def image_pyramid(image: jax.Array) -> list[jax.Array]:
 
 
 def perceptual_loss(vgg: VGG19, prediction: jax.Array, target: jax.Array, *, remat: bool = False) -> jax.Array:
-    """Mean absolute feature difference, summed over four scales and five layers; scalar, float32.
+    """Mean absolute feature difference of each sample, summed over four scales and five layers; [N], float32.
 
     prediction, target [N, S, S, 3] in [-1, 1] (values outside are clamped, behind the pyramid's blur). Every layer
     counts 1: LIA's recipe weighs each by 10, which is a weight of 10 for this loss in the config. No gradient reaches
@@ -114,10 +114,10 @@ def perceptual_loss(vgg: VGG19, prediction: jax.Array, target: jax.Array, *, rem
 
     def difference(predicted: jax.Array, wanted: jax.Array) -> jax.Array:
         pairs = zip(vgg(predicted), vgg(wanted), strict=True)
-        return sum(jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).mean() for a, b in pairs)
+        return sum(jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).mean((1, 2, 3)) for a, b in pairs)
 
     check_shape("prediction", prediction, (None, None, None, 3))
     check_shape("target", target, prediction.shape)
     target = jax.lax.stop_gradient(target)
     scales = zip(image_pyramid(prediction), image_pyramid(target), strict=True)
-    return sum(forgetful(remat, difference)(predicted, wanted) for predicted, wanted in scales)
+    return sum(rematerialized(remat, difference)(predicted, wanted) for predicted, wanted in scales)

@@ -1,12 +1,13 @@
 """ToonTalker: one network a domain, and the two query transformers that all domains share."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
+from toontalker_jax.models.batches import deinterleave, interleave
 from toontalker_jax.models.config import DOMAINS, ModelConfig
 from toontalker_jax.models.encoders import AppearanceEncoder, MotionEncoder
 from toontalker_jax.models.generator import Generator, GeneratorOutput
@@ -22,6 +23,20 @@ class Source(NamedTuple):
     memory: tuple[Memory, ...]  # the backward transformer's keys and values
 
 
+def abstract_network(config: ModelConfig, domains: Sequence[str]) -> tuple[nnx.GraphDef, nnx.State]:
+    """A network, split, that has shapes and types only, for whoever has the numbers: `nnx.merge(graph, filled state)`.
+
+    Raises what `ToonTalker` raises.
+    """
+    graph, state = _traced(config, tuple(domains))
+    return graph, jax.tree.map(lambda leaf: leaf, state)  # the caller's own
+
+
+@functools.cache
+def _traced(config: ModelConfig, domains: tuple[str, ...]) -> tuple[nnx.GraphDef, nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: ToonTalker(config, domains, rngs=nnx.Rngs(0))))
+
+
 class DomainNetwork(nnx.Module):
     """The parts that belong to one domain."""
 
@@ -30,9 +45,7 @@ class DomainNetwork(nnx.Module):
         self.motion_encoder = MotionEncoder(config, rngs=rngs)
         self.motion_base = normal(rngs, (config.motion_slots, config.width))
         self.backward_transformer = BackwardTransformer(config, rngs=rngs)
-        self.to_styles = EqualLinear(
-            config.motion_slots * config.width, config.style_vectors * config.width, rngs=rngs
-        )
+        self.to_styles = EqualLinear(config.motion_slots * config.width, config.style_vectors * config.width, rngs=rngs)
         self.generator = Generator(config, rngs=rngs)
 
 
@@ -61,7 +74,7 @@ class ToonTalker(nnx.Module):
         self, source: jax.Array, driving: jax.Array, domain: str, rngs: nnx.Rngs | None = None
     ) -> GeneratorOutput:
         """Stage 1's reconstruction: `source` with the motion of `driving` (absolute, eq. 3), both of `domain`."""
-        codes_s, codes_d = self.pair_motion_codes(domain, source, driving, rngs)
+        codes_s, codes_d = self.joint_motion_codes(domain, (source, driving), rngs)
         w = absolute(codes_s.source_to_reference, codes_d.reference_to_driving)
         return self.decode(domain, self.encode_source(domain, source), w, rngs)
 
@@ -74,14 +87,13 @@ class ToonTalker(nnx.Module):
             reference_to_driving=self.driving_query.project(base, descriptor, rngs),
         )
 
-    def pair_motion_codes(
-        self, domain: str, first: jax.Array, second: jax.Array, rngs: nnx.Rngs | None = None
-    ) -> tuple[MotionCodes, MotionCodes]:
-        """`motion_codes` of two batches [N, S, S, 3] in one pass, which compiles and runs faster than two."""
-        # Sample by sample, so that a batch sharded over devices stays where it is.
-        both = jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
-        codes = [code.reshape(-1, 2, *code.shape[1:]) for code in self.motion_codes(domain, both, rngs)]
-        return MotionCodes(*(code[:, 0] for code in codes)), MotionCodes(*(code[:, 1] for code in codes))
+    def joint_motion_codes(
+        self, domain: str, images: Sequence[jax.Array], rngs: nnx.Rngs | None = None
+    ) -> list[MotionCodes]:
+        """`motion_codes` of several batches [N_i, S, S, 3] in one pass."""
+        both = self.motion_codes(domain, interleave(images), rngs)
+        codes = (deinterleave(code, [len(batch) for batch in images]) for code in both)
+        return [MotionCodes(*pair) for pair in zip(*codes, strict=True)]
 
     def encode_source(self, domain: str, image: jax.Array) -> Source:
         """Appearance maps and backward-transformer memory of image [N, S, S, 3]."""

@@ -18,7 +18,7 @@ from toontalker_jax.models.perceptual import VGG19
 from toontalker_jax.models.toontalker import ToonTalker
 from toontalker_jax.training import footprint, loop, setup
 from toontalker_jax.training.chips import EXAMPLES, Chip, read_topology
-from toontalker_jax.training.sharding import Layout, abstract, check_batch, make_mesh
+from toontalker_jax.training.sharding import Layout, abstract, make_mesh
 
 
 def libtpu_version() -> str:
@@ -63,7 +63,6 @@ def abstract_step(config: ConfigDict, layout: Layout) -> Step:
     Raises:
       ValueError: settings that do not fit each other or the devices.
     """
-    check_batch(config.batch_size, config.accumulate, layout.mesh)
     model = ModelConfig(**config.model)
     domains = setup.domains(config)
     made = setup.abstract_setup(config, lambda: ToonTalker(model, domains, rngs=nnx.Rngs(config.seed)), layout)

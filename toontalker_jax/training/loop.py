@@ -35,7 +35,7 @@ class Run(NamedTuple):
     schedule: Schedule
     layout: Layout
     stop: Callable[[int], bool]  # asked after every step by every process: save this one and stop?
-    count_flops: Callable[[Any], float] = lambda jaxpr: 0.0  # of the step; 0: unknown
+    count_flops: Callable[[Any], float]  # of the step's jaxpr; 0: unknown
     trace_steps: int = 0  # to be profiled
 
 

@@ -13,7 +13,6 @@ from toontalker_jax.training.chips import CHIPS
 
 _SKIPPED = 10  # steps after a start that are not traced: compiling and filling queues
 
-
 # bfloat16 FLOP/s without sparsity, from the makers' data sheets, by how the names of JAX's devices begin.
 _PEAKS = {
     "TPU v4": CHIPS["v4"].flops,

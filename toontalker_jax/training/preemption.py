@@ -9,27 +9,32 @@ EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run the same co
 
 
 class Preempted(Exception):
-    """The run stopped on notice; `step` is saved."""
+    """The run stopped on notice; `step` is saved, or None: there was nothing new to save yet."""
 
-    def __init__(self, step: int):
-        super().__init__(f"stopped by SIGTERM after step {step}, which is saved: run the same command again to go on.")
+    def __init__(self, step: int | None):
+        when = "before its first step was done" if step is None else f"after step {step}, which is saved"
+        super().__init__(f"stopped by SIGTERM {when}: run the same command again to go on.")
 
 
 class Notice:
     """`notice(step)`, asked by every process after every step: is this the step to save and stop at?
 
-    Where `jax.distributed` runs, its own SIGTERM handler tells all processes, and they agree on a step that none has
-    passed. A single process has its own handler from the time this is made; SIGINT stays what it was.
+    It has its own handler of SIGTERM from the time it is made, which raises Preempted until the first step is done.
+    Where `jax.distributed` runs, JAX's handler takes its place: it tells all processes, and they agree on a step that
+    none has passed. SIGINT stays what it was.
     """
 
     def __init__(self):
-        self._alone = not jax.distributed.is_initialized()
-        self._received = False
-        if self._alone:
-            signal.signal(signal.SIGTERM, self._receive)
+        self._received = self._asked = False
+        signal.signal(signal.SIGTERM, self._receive)
 
     def _receive(self, *_: object) -> None:
         self._received = True
+        if not self._asked:
+            raise Preempted(None)
 
     def __call__(self, step: int) -> bool:
-        return self._received if self._alone else multihost_utils.reached_preemption_sync_point(step)
+        self._asked = True
+        if jax.distributed.is_initialized():
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._received

@@ -1,6 +1,15 @@
 """Several processes, on one machine or many, that train one network together."""
 
+import socket
+
 import jax
+
+
+def free_port() -> int:
+    """One of this machine's, for the processes on it to meet at."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
 
 
 def join(how: str) -> None:
@@ -30,4 +39,3 @@ def join(how: str) -> None:
     if index >= count:
         raise ValueError(f"--distributed={how}: of {count} processes, the indices are 0 to {count - 1}.")
     jax.distributed.initialize(address, count, index, cluster_detection_method="deactivate")
-

@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 
 from toontalker_jax import losses
+from toontalker_jax.models.batches import deinterleave, interleave
 from toontalker_jax.models.discriminator import STD_GROUP
 from toontalker_jax.models.perceptual import VGG19, perceptual_loss
 from toontalker_jax.models.pixels import unit_range
@@ -43,15 +44,20 @@ class Objective(NamedTuple):
     def wants(self, name: str) -> bool:
         return self.weights[name] != 0
 
-    def reconstruction(self, prediction: jax.Array, target: jax.Array, where: str) -> Metrics:
-        """The reconstruction losses that this objective wants, named name/where."""
+    def reconstruction(self, predictions: Mapping[str, jax.Array], targets: Mapping[str, jax.Array]) -> Metrics:
+        """The reconstruction losses that this objective wants, of {domain: images}; they are named name/domain."""
         terms = {}
-        if self.wants("l1"):
-            terms[f"l1/{where}"] = losses.l1(prediction, target)
-        if self.wants("image_gradient"):
-            terms[f"image_gradient/{where}"] = losses.image_gradient(prediction, target)
+        for domain, prediction in predictions.items():
+            if self.wants("l1"):
+                terms[f"l1/{domain}"] = losses.l1(prediction, targets[domain])
+            if self.wants("image_gradient"):
+                terms[f"image_gradient/{domain}"] = losses.image_gradient(prediction, targets[domain])
         if self.wants("perceptual"):
-            terms[f"perceptual/{where}"] = perceptual_loss(self.vgg, prediction, target, remat=self.remat)
+            images = (interleave([pictures[d] for d in predictions]) for pictures in (predictions, targets))
+            errors = perceptual_loss(self.vgg, *images, remat=self.remat)
+            sizes = [len(prediction) for prediction in predictions.values()]
+            for domain, error in zip(predictions, deinterleave(errors, sizes), strict=True):
+                terms[f"perceptual/{domain}"] = error.mean()
         return terms
 
     def total(self, terms: Metrics) -> jax.Array:
@@ -216,8 +222,8 @@ def make_train_step(
         gradient, metrics = accumulated(whole, batch, vgg, key)
         gradient = layout.scatter(gradient)
         metrics["gradient_norm"] = optax.tree.norm(gradient.generator)
-        state = updated(state, gradient, optimizers, options.ema_decay)
-        return state._replace(r1={d: metrics[f"r1/{d}"] for d in state.r1}), metrics
+        state = state._replace(r1={d: metrics[f"r1/{d}"] for d in state.r1})
+        return updated(state, gradient, optimizers, options.ema_decay), metrics
 
     return train_step
 
