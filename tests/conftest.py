@@ -1,10 +1,7 @@
 """Settings that have to stand before the first import of JAX, and the small network that several tests share."""
 
 import os
-import subprocess
-import sys
 import tempfile
-from pathlib import Path
 
 # Tests run on the CPU unless somebody asks for another platform.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -24,6 +21,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests import script_server
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.toontalker import abstract_network
 
@@ -63,11 +61,5 @@ def tiny_model():
 
 @pytest.fixture(scope="session")
 def run_script():
-    """`run_script(name, arguments…)`: a script of ours in a Python of its own."""
-    root = Path(__file__).resolve().parents[1]
-
-    def run(name, *arguments):
-        command = [sys.executable, "-W", "error", f"scripts/{name}.py", *map(str, arguments)]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True)
-
-    return run
+    """`run_script(name, arguments…)`: a script of ours in a process of its own."""
+    return script_server.run

@@ -2,10 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import ml_dtypes
@@ -22,7 +18,6 @@ from toontalker_jax.convert.torch_file import open_torch_file
 from toontalker_jax.convert.torch_writer import write_torch_file
 from toontalker_jax.models.config import ModelConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ModelConfig(image_size=64, width=16, motion_slots=2, channel_base=512, channel_cap=16)
 DOMAINS = {"in-domain": ("real",), "cross-domain": ("real", "cartoon")}
 
@@ -136,41 +131,36 @@ def test_a_network_that_the_official_files_cannot_hold_is_refused(tiny_model, do
         export(tiny_model(domains, config=dataclasses.replace(CONFIG, **changes)))
 
 
-def script(name, *arguments):
-    command = [sys.executable, "-W", "error", f"scripts/{name}_checkpoint.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
-
-
-def test_the_scripts_there_and_back(models, tmp_path):
+def test_the_scripts_there_and_back(run_script, models, tmp_path):
     save_model(tmp_path / "model", models["cross-domain"])
     first, second, converted = tmp_path / "first.pt", tmp_path / "second.pt", tmp_path / "converted"
     for name, *arguments in (
-        ("export", f"--checkpoint={tmp_path / 'model'}", f"--output={first}"),
-        ("convert", f"--input={first}", f"--output={converted}"),
-        ("export", f"--checkpoint={converted}", f"--output={second}"),
+        ("export_checkpoint", f"--checkpoint={tmp_path / 'model'}", f"--output={first}"),
+        ("convert_checkpoint", f"--input={first}", f"--output={converted}"),
+        ("export_checkpoint", f"--checkpoint={converted}", f"--output={second}"),
     ):
-        done = script(name, *arguments)
+        done = run_script(name, *arguments)
         assert done.returncode == 0, done.stderr
     assert first.read_bytes() == second.read_bytes()
     assert_same(params(load_model(converted)), params(models["cross-domain"]))
     notes = json.loads((converted / "conversion.json").read_text())
     assert notes["source"]["name"] == "first.pt" and notes["source"]["bytes"] == first.stat().st_size
     assert len(notes["source"]["sha256"]) == 64 and notes["kind"] == "cross-domain"
-    again = script("convert", f"--input={first}", f"--output={converted}")
+    again = run_script("convert_checkpoint", f"--input={first}", f"--output={converted}")
     assert again.returncode == 1 and "exists already" in again.stderr and again.stderr.count("\n") == 1
 
 
-def test_the_script_takes_safetensors(models, tmp_path):
+def test_the_script_takes_safetensors(run_script, models, tmp_path):
     tree = export(models["cross-domain"])
     named = {f"{key}.{name}": array for key, state in tree.items() for name, array in state.items()}
     write(tmp_path / "file.safetensors", named)
-    done = script("convert", f"--input={tmp_path / 'file.safetensors'}", f"--output={tmp_path / 'out'}")
+    done = run_script("convert_checkpoint", f"--input={tmp_path / 'file.safetensors'}", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     assert_same(params(load_model(tmp_path / "out")), params(models["cross-domain"]))
 
 
-def test_a_bad_file_leaves_nothing_behind(tmp_path):
+def test_a_bad_file_leaves_nothing_behind(run_script, tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"PK\x03\x04 and no more")
-    done = script("convert", f"--input={tmp_path / 'bad.pt'}", f"--output={tmp_path / 'out'}")
+    done = run_script("convert_checkpoint", f"--input={tmp_path / 'bad.pt'}", f"--output={tmp_path / 'out'}")
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "bad.pt" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pt"]
