@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from absl import flags
 
 from data_pipelines import loaders
 from data_pipelines.loaders import Reading
@@ -153,7 +154,8 @@ def test_seeds_differ_also_over_epochs(kind):
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_errors_come_at_once(kind, change, message):
+def test_errors_come_at_once(kind, change, message, monkeypatch):
+    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())  # another test may have parsed the others
     settings = dict(clips=CLIPS, batch_size=4, image_size=SIZE, seed=0) | change
     with pytest.raises(ValueError, match=message):
         KINDS[kind](settings.pop("clips"), **settings)
