@@ -12,14 +12,15 @@ def warnings(reports):
 
 def test_a_run_that_goes_well_is_left_alone():
     assert not any(warnings([QUIET | {"gradient_norm": 1 + step % 5} for step in range(50)]))
+    assert not any(warnings([QUIET | {"discriminator/real": 0.06, "l1/real": 0.18}] * 50))  # just on the right side
 
 
 def test_a_winning_discriminator_is_told_once_and_again_after_it_lost():
-    winning, losing = QUIET | {"discriminator/real": 0.01}, QUIET
+    winning, losing = QUIET | {"discriminator/real": 0.04}, QUIET
     said = warnings([winning] * 15 + [losing] + [winning] * REPORTS)
     assert [i for i, lines in enumerate(said, 1) if lines] == [REPORTS, 16 + REPORTS]
     assert said[REPORTS - 1] == [
-        "step 10: discriminator/real is 0.01: the discriminator wins; r1.gamma, or a lower rate for it, helps."
+        "step 10: discriminator/real is 0.04: the discriminator wins; r1.gamma, or a lower rate for it, helps."
     ]
 
 

@@ -20,6 +20,8 @@ def test_the_rate_grows_with_the_batch_as_told_after_the_warm_up(exponent, rate)
 def test_a_cosine_ends_at_nothing():
     schedule = learning_rate(ADAM | {"decay": "cosine"}, 100, 64)
     np.testing.assert_allclose([schedule(step) for step in (0, 50, 100)], [2e-3, 1e-3, 0], atol=1e-9)
+    late = learning_rate(ADAM | {"decay": "cosine", "warmup_steps": 20}, 100, 64)
+    np.testing.assert_allclose([late(step) for step in (20, 60, 100)], [2e-3, 1e-3, 0], atol=1e-9)
 
 
 def test_a_gradient_is_clipped_by_its_whole_norm():

@@ -10,7 +10,7 @@ from toontalker_jax.training import pace
 
 
 def test_a_lap_tells_rates_of_the_steps_since_the_last_one(monkeypatch):
-    clock = iter([100.0, 101.0, 103.0, 105.0, 110.0, 111.0])
+    clock = iter([100.0, 101.0, 103.0, 105.0, 106.0, 110.0, 111.0])
     monkeypatch.setattr(pace.time, "perf_counter", lambda: next(clock))
     watch = pace.Pace(rows=16, steps=1000, flops=1e12, peak=1e13)
     assert watch.lap(1) == {}  # at 100
@@ -21,6 +21,7 @@ def test_a_lap_tells_rates_of_the_steps_since_the_last_one(monkeypatch):
     expected = {"rows_per_s": 32, "step_s": 0.5, "data_wait": 0.4, "hours_left": 0.5 * 989 / 3600, "utilisation": 0.2}
     assert values == pytest.approx({f"pace/{name}": value for name, value in expected.items()})
     assert 0.01 < memory < 100
+    assert watch.lap(12)["pace/data_wait"] == 0  # at 106
     later = pace.Pace(rows=16, steps=20)
     assert later.lap(1) == {}  # at 110
     assert "pace/utilisation" not in later.lap(2)  # at 111
