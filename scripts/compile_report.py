@@ -38,7 +38,7 @@ def _work(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("  compute", f"{seconds['compute']:.4f} ({chip['flops'] / 1e12:.0f} TFLOP/s): what is counted from shapes"),
         ("  HBM", f"{seconds['hbm']:.4f} ({chip['hbm_rate'] / 1e9:.0f} GB/s): all memory once, {least}"),
         ("  links", f"{seconds['ici']:.4f} ({chip['ici_rate'] / 1e9:.0f} GB/s one way, all links)"),
-        ("  roofline", f"{seconds['roofline']:.4f}: the largest of the three; a lower bound"),
+        ("  roofline", f"{seconds['roofline']:.4f}: the largest of the three; a step takes longer"),
         ("  40 % of peak", f"{seconds['at_40_percent']:.4f}: an assumption, nothing was measured"),
     ]
 

@@ -31,6 +31,8 @@ _CHILD = flags.DEFINE_list("child", None, "Of this script's own use: port, proce
 
 def serve(port: int, count: int, index: int, devices: int) -> None:
     """A child: does the task named by each line of stdin, and answers with a line of the seconds it took."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # gloo prints
     jax.config.update("jax_num_cpu_devices", devices)
     if count > 1:
         jax.distributed.initialize(f"localhost:{port}", num_processes=count, process_id=index)
@@ -42,9 +44,9 @@ def serve(port: int, count: int, index: int, devices: int) -> None:
     tasks = {"step": stepper, "sum": lambda: total(gradients)}
     for function in tasks.values():
         jax.block_until_ready(function())
-    print(json.dumps({"gradients": size}), flush=True)
+    print(json.dumps({"gradients": size}), file=answers)
     for line in sys.stdin:
-        print(json.dumps(seconds(tasks[line.strip()])), flush=True)
+        print(json.dumps(seconds(tasks[line.strip()])), file=answers)
 
 
 class Group:
