@@ -1,5 +1,6 @@
 """Settings that have to stand before the first import of JAX, and the small network that several tests share."""
 
+import importlib.metadata
 import os
 import tempfile
 
@@ -7,9 +8,9 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"  # for meshes; by itself everything runs on the first
 # A test compiles far longer than it computes: these make XLA compile a training step six times faster on the CPU.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
-)
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # jaxlib 0.11 ends the process at a flag it does not know
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 # Programs are compiled once for all test processes, and the scripts that they start. The first one makes the folder.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _programs = tempfile.TemporaryDirectory(prefix="toontalker-jax-tests-")
