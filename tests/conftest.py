@@ -34,7 +34,7 @@ SLOWEST = ("scripts", "training", "models", "convert")
 
 def pytest_collection_modifyitems(items):
     """Folders with files that take minutes first: nothing would run beside the last one."""
-    items.sort(key=lambda item: ([*SLOWEST, item.path.parent.name]).index(item.path.parent.name))
+    items.sort(key=lambda item: [*SLOWEST, item.path.parent.name].index(item.path.parent.name))
 
 
 @pytest.fixture(scope="session")
