@@ -49,7 +49,8 @@ def base() -> ml_collections.ConfigDict:
     config.data.flip, config.data.colour_jitter = False, 0.0  # augmentations, data_pipelines/augmentation.py
     config.data.max_bad_records = 100  # frames that cannot be read and are skipped by a process, before it stops
     config.data.workers, config.data.threads = 0, 2  # decoding processes of a process (0: itself), threads of each
-    config.weights = {"l1": 1.0, "image_gradient": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
+    config.weights = {"l1": 1.0, "image_gradient": 0.0, "change": 0.0}
+    config.weights.update(perceptual=0.0, adversarial=0.0, analogy=0.0)
     config.vgg = ""  # torchvision's vgg19 file, or "random" for untrained features; read if perceptual is weighted
     config.optimizer = {"learning_rate": 0.0, "warmup_steps": 0, "decay": "none", "beta1": 0.0, "beta2": 0.99}
     # The rate is meant for reference_batch and scales with (batch_size / reference_batch)^batch_exponent.
@@ -66,10 +67,11 @@ def base() -> ml_collections.ConfigDict:
 def small_network(config: ml_collections.ConfigDict) -> None:
     """A network and an optimizer for 64×64 on two CPU cores, 2.5 M parameters a domain.
 
-    Differs from the official network where so small a run demands it: an image-gradient loss in place of the perceptual
-    and adversarial ones; Adam with beta1 = 0.9, at a higher rate where weights are equalised; an initialisation that
-    starts by warping, with small flows, and lets differences of motion alone reach the generator; the sampler's
-    consistent corner convention; no dropout.
+    Differs from the official network where so small a run demands it: losses on image gradients and on what changes in
+    place of the perceptual and adversarial ones; Adam with beta1 = 0.9, at a higher rate where weights are equalised;
+    an initialisation that starts by warping, with small flows, and lets differences of motion alone reach the
+    generator; the sampler's consistent corner convention; SFT in the three finest stages, which at 64 px begin at 16
+    (at 64 px itself a map is the picture's colours, and no mouth can be told from them); no dropout.
     """
     config.model.update(
         image_size=64,
@@ -80,18 +82,21 @@ def small_network(config: ml_collections.ConfigDict) -> None:
         channel_cap=96,
         backward_resolutions=(4, 8, 16),
         dropout=0.0,
+        sft_from=16,
         align_corners=True,
         flow_init_scale=0.1,
         mask_init_bias=1.5,
         difference_init=True,
     )
-    config.weights.image_gradient = 1.0
+    config.weights.image_gradient, config.weights.change = 1.0, 1.0
     config.optimizer.update(learning_rate=1e-3, beta1=0.9, decay="cosine", warmup_steps=100)
     config.optimizer.multipliers = {
         "motion_encoder": 5.0,
         "appearance_encoder": 3.0,
         "generator": 3.0,
         "to_styles": 3.0,
+        "scale2": 0.1,  # SFT's plain convolutions, inside the generator: they are not equalised
+        "shift2": 0.1,
     }
 
 

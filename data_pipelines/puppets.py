@@ -21,8 +21,8 @@ from data_pipelines.puppet_identity import (
 )
 
 __all__ = [
-    "DOMAINS", "KINDS", "MOTION_HIGH", "MOTION_LOW", "MOTION_NAMES", "SPLITS", "Identity", "render",
-    "sample_identity", "sample_motion", "transfer_cases", "transfer_motion",
+    "DOMAINS", "KINDS", "MOTION_HIGH", "MOTION_LOW", "MOTION_NAMES", "PARTS", "SPLITS", "Identity", "part_cases",
+    "render", "sample_identity", "sample_motion", "transfer_cases", "transfer_motion",
 ]
 
 KINDS = {"r2r": ("real", "real"), "c2c": ("cartoon", "cartoon"),
@@ -30,6 +30,11 @@ KINDS = {"r2r": ("real", "real"), "c2c": ("cartoon", "cartoon"),
 MIN_SIZE, MAX_SIZE = 64, 512
 
 MOTION_NAMES: tuple[str, ...] = Motion._fields
+HEAD = ("yaw", "pitch", "roll", "shift_x", "shift_y", "scale")
+CALM = 0.15  # of their amplitude in the calm half of the training clips
+PARTS = {"head": {"yaw": 0.4}, "mouth": {"mouth_open": 0.7}, "smile": {"smile": 0.8},
+         "eyes": {"eyelid_left": 0.95, "eyelid_right": 0.95}, "gaze": {"gaze_x": 0.8},
+         "brows": {"brow_left": 0.8, "brow_right": 0.8}}  # name: {parameter: where it goes, from 0}
 _ONE_SIDED = ("mouth_open", "eyelid_left", "eyelid_right")
 MOTION_LOW = np.array([0.0 if name in _ONE_SIDED else -1.0 for name in MOTION_NAMES], np.float32)
 MOTION_HIGH = np.ones(len(MOTION_NAMES), np.float32)
@@ -46,7 +51,8 @@ def sample_motion(domain: str, split: str, seed: int, index: int, num_frames: in
     """The smooth motion of clip `index`: float32 [num_frames, M] within MOTION_LOW..MOTION_HIGH.
 
     Frame 0 is near neutral. Real puppets move moderately, with quick small motions and fast speech; cartoons move far,
-    hold their poses and snap between them. Raises ValueError for an unknown domain or split or no frames.
+    hold their poses and snap between them. In half of the training clips the head is calm, so that eyes, brows and
+    mouth move by themselves; held-out heads all move. Raises ValueError for an unknown domain or split or no frames.
     """
     if num_frames < 1:
         raise ValueError(f"num_frames is {num_frames}; a clip needs at least 1")
@@ -56,8 +62,10 @@ def sample_motion(domain: str, split: str, seed: int, index: int, num_frames: in
     slow, fast = (0.010, 0.042) if real else (0.006, 0.028)
     amplitude = {"yaw": 0.85, "pitch": 0.75, "roll": 0.6, "shift_x": 0.6, "shift_y": 0.6, "scale": 0.6, "smile": 0.9,
                  "gaze_x": 1.0, "gaze_y": 0.8, "brow_left": 0.8, "brow_right": 0.8}
+    calm = split == "train" and generator(domain, split, "calm", seed, index).uniform() < 0.5
     motion = {}
     for name, size in amplitude.items():
+        size *= CALM if calm and name in HEAD else 1
         wave = _wave(rng, time, slow, fast) + 0.06 * rng.uniform(-1, 1)
         if real:
             wave = 0.95 * wave + 0.06 * _wave(rng, time, 0.06, 0.12)
@@ -150,3 +158,26 @@ def _cases(driver_domain, source_domain, split, seed, count, frames, image_size,
             "driving": np.stack([render(driver, motion, image_size) for motion in clip[chosen]]),
             "truth": np.stack([render(source, motion, image_size) for motion in truth]),
         }
+
+
+def part_cases(kind: str, part: str, split: str, seed: int, count: int, frames: int,
+               image_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """`transfer_cases` in which one of `PARTS` moves, in `frames` equal steps, and everything else stays neutral.
+
+    Raises ValueError for an unknown kind, part or split or for less than 1 frame.
+    """
+    domains = KINDS[checked_choice("kind", kind, KINDS)]
+    goal = PARTS[checked_choice("part", part, PARTS)]
+    checked_choice("split", split, SPLITS)
+    if frames < 1:
+        raise ValueError(f"frames is {frames}; choose 1 or more")
+    moved = np.array([goal.get(name, 0.0) for name in MOTION_NAMES], np.float32)
+    motions = np.linspace(0, 1, frames + 1)[:, None] * moved
+
+    def pictures(domain: str, index: int) -> np.ndarray:
+        who = sample_identity(domain, split, seed, index)
+        return np.stack([render(who, motion, image_size) for motion in motions])
+
+    for case in range(count):
+        driver, source = (pictures(domain, 2 * case + i) for i, domain in enumerate(domains))
+        yield {"source": source[0], "reference": driver[0], "driving": driver[1:], "truth": source[1:]}

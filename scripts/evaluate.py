@@ -1,9 +1,11 @@
 """Measures a network. The report is JSON.
 
     python scripts/evaluate.py recovery --checkpoint DIR --output report.json --grid grid.png
+    python scripts/evaluate.py parts --checkpoint DIR --output parts.json --grid parts.png
     python scripts/evaluate.py reconstruction --checkpoint DIR --driving_path VIDEO --first 500 --output report.json
 
 `recovery`: motion recovery of relative transfer on held-out puppets, where the right answer is rendered.
+`parts`: the same where the head, the mouth, the eyes … move alone, from neutral to a stated place.
 `reconstruction`: L1 of the frames from `--first` on, all driven from the first of them with absolute motion, against
 that frame standing still. Each row of the grid is source | driver | result | truth.
 """
@@ -28,15 +30,15 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder, or the
 _OUTPUT = flags.DEFINE_string("output", None, "Report to write, .json.", required=True)
 _GRID = flags.DEFINE_string("grid", None, "Picture grid to write, .png.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Frames computed at once.", lower_bound=1)
-_TYPES = flags.DEFINE_list("types", list(KINDS), "recovery: the types to measure.")
-_CASES = flags.DEFINE_integer("cases", 64, "recovery: cases of each type.", lower_bound=1)
-_FRAMES = flags.DEFINE_integer("frames", 4, "recovery: frames of each case.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "recovery: seed of identities and motions.")
+_TYPES = flags.DEFINE_list("types", list(KINDS), "recovery, parts: the types to measure.")
+_CASES = flags.DEFINE_integer("cases", 64, "recovery, parts: cases of each type.", lower_bound=1)
+_FRAMES = flags.DEFINE_integer("frames", 4, "recovery, parts: frames of each case.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "recovery, parts: seed of identities and motions.")
 _DRIVING = flags.DEFINE_string("driving_path", None, "reconstruction: the video.")
 _FIRST = flags.DEFINE_integer("first", 0, "reconstruction: number of the first frame used.", lower_bound=0)
 _DOMAIN = flags.DEFINE_enum("domain", "real", ["real", "cartoon"], "reconstruction: the video's domain.")
 
-GRID_CASES = 2  # recovery: cases of each type shown
+GRID_CASES = 2  # recovery, parts: cases of each type shown
 GRID_FRAMES = 8  # reconstruction: frames shown
 
 Rows = list[list[np.ndarray]]
@@ -63,6 +65,22 @@ def recovery(model: ToonTalker) -> tuple[dict, Rows]:
     return report, rows
 
 
+def parts(model: ToonTalker) -> tuple[dict, Rows]:
+    rows, means = [], {}
+    for kind in _TYPES.value:
+        reenactor, means[kind] = Reenactor(model, kind, "relative", _BATCH_SIZE.value), {}
+        for part in puppets.PARTS:
+            settings = (kind, part, "test", _SEED.value, _CASES.value, _FRAMES.value, model.config.image_size)
+            means[kind][part] = transfer_recovery(reenactor.transfer, puppets.part_cases(*settings))["mean"]
+            row = []
+            for case in itertools.islice(puppets.part_cases(*settings), GRID_CASES):
+                output = reenactor.transfer(case["source"], case["reference"], case["driving"])
+                row += [case["source"], case["driving"][-1], output[-1], case["truth"][-1]]
+            rows.append(row)
+        print(f"{kind}: {', '.join(f'{part} {mean:.3f}' for part, mean in means[kind].items())}")
+    return {"recovery": means, "cases": _CASES.value, "frames": _FRAMES.value, "seed": _SEED.value}, rows
+
+
 def reconstruction(model: ToonTalker) -> tuple[dict, Rows]:
     size = model.config.image_size
 
@@ -82,7 +100,7 @@ def reconstruction(model: ToonTalker) -> tuple[dict, Rows]:
     return {**report, "driving_path": _DRIVING.value, "first": _FIRST.value, "domain": _DOMAIN.value}, rows
 
 
-PROTOCOLS = {"recovery": recovery, "reconstruction": reconstruction}
+PROTOCOLS = {"recovery": recovery, "parts": parts, "reconstruction": reconstruction}
 
 
 def check_inputs(protocol: str) -> None:
@@ -107,7 +125,7 @@ def main(argv: list[str]) -> None:
     try:
         check_inputs(argv[1])
         model = load_model(_CHECKPOINT.value)
-        for kind in _TYPES.value if argv[1] == "recovery" else ():
+        for kind in _TYPES.value if argv[1] != "reconstruction" else ():
             check_kind(kind, model.domains)
         report, rows = PROTOCOLS[argv[1]](model)
     except (ValueError, OSError) as error:

@@ -1,17 +1,20 @@
 """Single layers against the reference's (golden/layers.npz), and what the parts promise."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from tests.conftest import TINY
 from tests.models import reference
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.discriminator import Discriminator, minibatch_std
 from toontalker_jax.models.layers import EqualConv, ModulatedConv, ResidualBlock, StyledConv
 from toontalker_jax.models.motion import Memory, TransformerLayer
-from toontalker_jax.models.toontalker import ToonTalker
+from toontalker_jax.models.toontalker import ToonTalker, abstract_network
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,14 @@ def test_dropout_needs_rngs_and_follows_them():
     assert np.abs(np.asarray(plain - one)).max() > 1e-2 and np.abs(np.asarray(other - one)).max() > 1e-2
 
 
+def test_sft_begins_at_the_chosen_stage():
+    for start, stages in ((64, [3]), (16, [1, 2, 3]), (8, [0, 1, 2, 3])):
+        config = dataclasses.replace(TINY, sft_from=start)
+        _, state = abstract_network(config, ("real",))
+        found = nnx.to_pure_dict(state)["domains"]["real"]["generator"]["stages"]
+        assert [j for j, stage in found.items() if "sft" in stage] == stages
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -123,6 +134,8 @@ def test_dropout_needs_rngs_and_follows_them():
         ({"dropout": 1.0}, "dropout = 1.0"),
         ({"dtype": "int8"}, "dtype = 'int8'"),
         ({"backward_resolutions": (4, 16, 48)}, "backward_resolutions"),
+        ({"sft_from": 4}, "sft_from = 4"),
+        ({"sft_from": 512}, "sft_from = 512"),
     ],
 )
 def test_a_bad_config_is_one_clear_error(changes, message):

@@ -9,6 +9,7 @@ import pytest
 
 from data_pipelines import puppets, video, video_writer
 from toontalker_jax.checkpoints import load_model, save_model
+from toontalker_jax.evaluation.motion_recovery import motion_recovery
 from toontalker_jax.reenactment.transfer import Reenactor
 
 
@@ -91,6 +92,22 @@ def test_recovery_is_reported_with_its_grid(run, inputs, tmp_path):
     assert report["checkpoint"] == str(inputs / "model")
     assert "evaluate.py recovery" in report["command"]
     assert video.read_image(tmp_path / "grid.png").shape == (2 * 64, 4 * 64, 3)
+
+
+def test_parts_are_measured_one_by_one(run, inputs, tmp_path):
+    done = run(
+        *("evaluate", "parts", "--checkpoint", inputs / "model", "--types", "r2c", "--cases", 1, "--frames", 2),
+        *("--output", tmp_path / "parts.json", "--grid", tmp_path / "parts.png"),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "parts.json").read_text())
+    reenactor = Reenactor(load_model(inputs / "model"), "r2c", batch_size=2)
+    for part, mean in report["recovery"]["r2c"].items():
+        (case,) = puppets.part_cases("r2c", part, "test", 0, 1, 2, 64)
+        output = reenactor.transfer(case["source"], case["reference"], case["driving"])
+        assert mean == motion_recovery(output, case["truth"], case["source"]), part
+    assert set(report["recovery"]["r2c"]) == set(puppets.PARTS)
+    assert video.read_image(tmp_path / "parts.png").shape == (len(puppets.PARTS) * 64, 4 * 64, 3)
 
 
 def test_reconstruction_uses_the_frames_from_first_on(run, inputs, tmp_path):

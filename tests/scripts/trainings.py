@@ -8,7 +8,7 @@ from flax import nnx
 from toontalker_jax.checkpoints import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = {"width": 16, "motion_slots": 2, "heads": 2, "channel_base": 512, "channel_cap": 16}
+TINY = {"width": 16, "motion_slots": 2, "heads": 2, "channel_base": 512, "channel_cap": 16, "sft_from": 64}
 # Not the recipes' start: its layer norms blow up small differences of frames, and the rounding in them, a hundredfold.
 TINY |= {"difference_init": False}
 TINY_SETTINGS = {f"model.{name}": value for name, value in TINY.items()}

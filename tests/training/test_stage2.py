@@ -12,7 +12,7 @@ from toontalker_jax.models.toontalker import ToonTalker
 from toontalker_jax.training.stage2 import stage2
 from toontalker_jax.training.step import Objective
 
-WEIGHTS = {"l1": 1.0, "image_gradient": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 1.0}
+WEIGHTS = {"l1": 1.0, "image_gradient": 0.0, "change": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 1.0}
 
 
 class Toy:
@@ -63,3 +63,13 @@ def test_both_directions_at_once_are_each_by_itself(rows):
         columns = output.pictures[f"{name}_reference_driving_reconstruction_source_result"]
         for found, wanted in zip(columns, (a, b, reconstruction, s, g), strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_a_result_that_no_loss_looks_at_is_not_computed():
+    images = {key: jnp.ones((2, 4, 4, 3)) for key in ("reference", "driving", "source")}
+    blind = images | {"source": None}  # never touched
+    output = stage2(Toy(), {"r2c": blind, "c2r": blind}, Objective(WEIGHTS | {"analogy": 0.0}), None)
+    full = stage2(Toy(), {"r2c": images, "c2r": images}, Objective(WEIGHTS), None)
+    assert set(output.terms) == {"l1/real", "l1/cartoon"} and not output.fakes and not output.pictures
+    for name, term in output.terms.items():
+        assert term == pytest.approx(float(full.terms[name]), rel=1e-6)

@@ -17,7 +17,7 @@ from toontalker_jax.training.stage1 import stage1
 from toontalker_jax.training.stage2 import stage2
 from toontalker_jax.training.step import StepOptions, generator_loss, make_train_step
 
-WEIGHTS = {"l1": 0.0, "image_gradient": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
+WEIGHTS = {"l1": 0.0, "image_gradient": 0.0, "change": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
 
 
 def one_device():

@@ -21,6 +21,8 @@ class ModelConfig:
       backward_resolutions: the appearance maps that the backward transformer reads, coarse to fine. The released
         weights need (4, 16, 64); the paper says (16, 32, 64).
       dropout: rate on attention weights, in training only.
+      sft_from: the lowest resolution whose warped map is modulated again (SFT), which is how a stage paints what the
+        source does not show. 64 as released, which at 256 px are the three finest stages.
       align_corners: where the generator's sampler puts -1 and 1. The released weights need False, although their
         grid follows the True convention (`reference.md`, generator, step 3); a network trained from scratch may
         choose the consistent True.
@@ -42,6 +44,7 @@ class ModelConfig:
     channel_cap: int = 512
     backward_resolutions: tuple[int, int, int] = (4, 16, 64)
     dropout: float = 0.1
+    sft_from: int = 64
     align_corners: bool = False
     flow_init_scale: float = 1.0
     mask_init_bias: float = 0.0
@@ -65,6 +68,8 @@ class ModelConfig:
             raise ValueError(
                 f"backward_resolutions = {self.backward_resolutions}: name three of the map sizes {self.resolutions}."
             )
+        if self.sft_from not in self.resolutions[:-1]:
+            raise ValueError(f"sft_from = {self.sft_from}: name one of the generator's stages {self.resolutions[:-1]}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout = {self.dropout}: must be in [0, 1).")
         if self.dtype not in ("float32", "bfloat16", "float16"):

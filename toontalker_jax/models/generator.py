@@ -17,8 +17,6 @@ from toontalker_jax.models.layers import (
 from toontalker_jax.ops.resample import upsample
 from toontalker_jax.ops.warp import warp
 
-SFT_FROM = 64  # the lowest resolution whose warped map is modulated again
-
 
 class FlowHead(nnx.Module):
     """Modulated 1×1 convolution without demodulation to (offset x, offset y, mask), before tanh and sigmoid."""
@@ -73,9 +71,7 @@ class GeneratorStage(nnx.Module):
         mask_bias = config.mask_init_bias if resolution == 8 else 0.0  # later heads add to the first one's output
         self.to_flow = FlowHead(channels, config, mask_bias=mask_bias, rngs=rngs)
         self.to_rgb = RGBHead(channels, rngs=rngs)
-        if resolution >= SFT_FROM:
-            self.sft = SFT(channels, width, rngs=rngs)
-        self.resolution = resolution
+        self.sft = SFT(channels, width, rngs=rngs) if resolution >= config.sft_from else None
         self.align_corners = config.align_corners
 
     def __call__(
@@ -92,8 +88,8 @@ class GeneratorStage(nnx.Module):
         mask = jax.nn.sigmoid(flow[..., 2:]).astype(h.dtype)
         warped = warp(appearance, jnp.tanh(flow[..., :2]), align_corners=self.align_corners) * mask
         blended = warped + h * (1 - mask)
-        if self.resolution >= SFT_FROM:
-            # As released: the blended map itself, not the mask, weights h here. At 64×64 nothing reads the last blend.
+        if self.sft is not None:
+            # As released: the blended map itself, not the mask, weights h here. Nothing reads the last stage's blend.
             warped = self.sft(warped, styles[2])
             blended = warped + h * (1 - blended)
         return blended, flow, self.to_rgb(warped, rgb)

@@ -10,7 +10,7 @@ from toontalker_jax.training.step import Batch, Objective, StageOutput
 def stage1(model: ToonTalker, batch: Batch, objective: Objective, rngs: nnx.Rngs | None) -> StageOutput:
     """`batch` is a PairBatch {source, driving [N, S, S, 3]}: two frames of one clip."""
     image = model(batch["source"], batch["driving"], "real", rngs).image
-    terms = objective.reconstruction({"real": image}, {"real": batch["driving"]})
+    terms = objective.reconstruction({"real": image}, {"real": batch["source"]}, {"real": batch["driving"]})
     return StageOutput(
         terms,
         fakes={"real": image},

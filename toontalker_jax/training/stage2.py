@@ -5,7 +5,7 @@ from flax import nnx
 
 from toontalker_jax import losses
 from toontalker_jax.models.batches import deinterleave, interleave
-from toontalker_jax.models.motion import MotionCodes, absolute, relative
+from toontalker_jax.models.motion import absolute, relative
 from toontalker_jax.models.toontalker import ToonTalker
 from toontalker_jax.training.step import Batch, Objective, StageOutput
 
@@ -15,47 +15,46 @@ DIRECTIONS = {"r2c": ("real", "cartoon"), "c2r": ("cartoon", "real")}  # name: (
 def stage2(model: ToonTalker, batch: Batch, objective: Objective, rngs: nnx.Rngs | None) -> StageOutput:
     """`batch` is {"r2c": AnalogyBatch, "c2r": AnalogyBatch}; both directions are trained in every step.
 
-    In each direction b is reconstructed from a inside the driver's domain, and s, of the other domain, moves as a → b.
-    Each part of a domain's network runs once on all the pictures that it has, of both directions.
+    In each direction b is reconstructed from a inside the driver's domain, and s, of the other domain, moves as a → b;
+    the latter only if a loss looks at it. Each part of a domain's network runs once on all the pictures that it has.
     """
     drivers = {d: (batch[name]["reference"], batch[name]["driving"]) for name, (d, _) in DIRECTIONS.items()}
     sources = {d: batch[name]["source"] for name, (_, d) in DIRECTIONS.items()}
-    codes = {d: model.joint_motion_codes(d, (*drivers[d], sources[d]), rngs) for d in drivers}
+    transfers = objective.wants("analogy") or objective.wants("adversarial")
+    seen = {d: (*drivers[d], sources[d]) if transfers else drivers[d] for d in drivers}
+    codes = {d: model.joint_motion_codes(d, seen[d], rngs) for d in drivers}
     reconstructions, results = {}, {}
     for driver, target in DIRECTIONS.values():
-        a = drivers[target][0]
-        images = _decode(model, target, (a, sources[target]), codes[target], codes[driver], rngs)
-        reconstructions[target], results[target] = images
+        codes_a, codes_b = codes[target][:2]
+        jobs = [(drivers[target][0], absolute(codes_a.source_to_reference, codes_b.reference_to_driving))]
+        if transfers:
+            w_ra, w_rb = (code.reference_to_driving for code in codes[driver][:2])
+            jobs.append((sources[target], relative(codes[target][2], w_ra, w_rb)))
+        reconstructions[target], *results[target] = _decode(model, target, jobs, rngs)
 
     reals = {d: b for d, (_, b) in drivers.items()}
-    output = StageOutput(objective.reconstruction(reconstructions, reals), results, reals, {}, {})
+    fakes = {d: images[0] for d, images in results.items() if images}
+    starts = {d: a for d, (a, _) in drivers.items()}
+    output = StageOutput(objective.reconstruction(reconstructions, starts, reals), fakes, reals, {}, {})
     for name, (driver, target) in DIRECTIONS.items():
-        (a, b), s, g = drivers[driver], sources[target], results[target]
-        if objective.wants("analogy"):
-            w_ra, w_rb, _ = (image.reference_to_driving for image in codes[driver])
-            w_rs, w_rg = (c.reference_to_driving for c in (codes[target][2], model.motion_codes(target, g, rngs)))
-            output.terms[f"analogy/{name}"] = losses.analogy(w_rs, w_rg, w_ra, w_rb)
+        (a, b), s = drivers[driver], sources[target]
         output.still[driver] = losses.l1(a, b)
-        columns = (a, b, reconstructions[driver], s, g)
-        output.pictures[f"{name}_reference_driving_reconstruction_source_result"] = columns
+        if objective.wants("analogy"):
+            w_ra, w_rb = (code.reference_to_driving for code in codes[driver][:2])
+            w_rs = codes[target][2].reference_to_driving
+            w_rg = model.motion_codes(target, fakes[target], rngs).reference_to_driving
+            output.terms[f"analogy/{name}"] = losses.analogy(w_rs, w_rg, w_ra, w_rb)
+        if transfers:
+            columns = (a, b, reconstructions[driver], s, fakes[target])
+            output.pictures[f"{name}_reference_driving_reconstruction_source_result"] = columns
     return output
 
 
 def _decode(
-    model: ToonTalker,
-    domain: str,
-    pictures: tuple[jax.Array, jax.Array],
-    own: list[MotionCodes],
-    driver: list[MotionCodes],
-    rngs: nnx.Rngs | None,
+    model: ToonTalker, domain: str, jobs: list[tuple[jax.Array, jax.Array]], rngs: nnx.Rngs | None
 ) -> tuple[jax.Array, ...]:
-    """`pictures` a and s of one domain: a with the motion of b, and s with that of the other domain's a → b.
-
-    `own` and `driver` are the codes of a, b and s in this domain and in the other.
-    """
-    codes_a, codes_b, codes_s = own
-    reconstruction = absolute(codes_a.source_to_reference, codes_b.reference_to_driving)
-    transfer = relative(codes_s, driver[0].reference_to_driving, driver[1].reference_to_driving)
+    """The results of (source picture, motion) pairs of one domain, computed at once."""
+    pictures, motions = zip(*jobs, strict=True)
     source = model.encode_source(domain, interleave(pictures))
-    images = model.decode(domain, source, interleave((reconstruction, transfer)), rngs).image
+    images = model.decode(domain, source, interleave(motions), rngs).image
     return deinterleave(images, [len(rows) for rows in pictures])

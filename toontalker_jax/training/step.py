@@ -22,6 +22,7 @@ from toontalker_jax.training.state import Networks, Optimizers, TrainState
 
 Batch = Any  # PairBatch for stage 1, {"r2c": AnalogyBatch, "c2r": AnalogyBatch} for stage 2
 Metrics = dict[str, jax.Array]
+Images = Mapping[str, jax.Array]  # {domain: [N, S, S, 3] in [-1, 1]}
 
 
 class StageOutput(NamedTuple):
@@ -44,14 +45,16 @@ class Objective(NamedTuple):
     def wants(self, name: str) -> bool:
         return self.weights[name] != 0
 
-    def reconstruction(self, predictions: Mapping[str, jax.Array], targets: Mapping[str, jax.Array]) -> Metrics:
-        """The reconstruction losses that this objective wants, of {domain: images}; they are named name/domain."""
+    def reconstruction(self, predictions: Images, sources: Images, targets: Images) -> Metrics:
+        """The reconstruction losses that this objective wants, as name/domain; the source is to become the target."""
         terms = {}
         for domain, prediction in predictions.items():
             if self.wants("l1"):
                 terms[f"l1/{domain}"] = losses.l1(prediction, targets[domain])
             if self.wants("image_gradient"):
                 terms[f"image_gradient/{domain}"] = losses.image_gradient(prediction, targets[domain])
+            if self.wants("change"):
+                terms[f"change/{domain}"] = losses.change(prediction, sources[domain], targets[domain])
         if self.wants("perceptual"):
             images = (interleave([pictures[d] for d in predictions]) for pictures in (predictions, targets))
             errors = perceptual_loss(self.vgg, *images, remat=self.remat)
@@ -71,9 +74,9 @@ def make_pictures(stage: Stage, networks: Networks) -> Callable[[Params, Batch],
     """`pictures(generator parameters, batch) -> {name: [rows · S, columns · S, 3] in [-1, 1]}`: one row a sample."""
 
     def pictures(params: Params, batch: Batch) -> dict[str, jax.Array]:
-        no_losses = Objective(collections.defaultdict(float))
+        all_results = Objective(collections.defaultdict(float, adversarial=1.0))
         batch = jax.tree.map(unit_range, batch)
-        output = stage(nnx.merge(networks.generator, params), batch, no_losses, None)
+        output = stage(nnx.merge(networks.generator, params), batch, all_results, None)
         return {
             name: jnp.concatenate([jnp.concatenate(list(column), axis=0) for column in columns], axis=1)
             for name, columns in output.pictures.items()
