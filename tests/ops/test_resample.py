@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.models import reference
-from toontalker_jax.ops.resample import blur, downsample_conv3x3, upsample, upsample_conv3x3
+from toontalker_jax.ops.resample import blur, upsample, upsample_conv3x3
 
 RNG = np.random.default_rng(0)
 
@@ -30,17 +30,6 @@ def test_upsample_is_the_references():
     with np.load(reference.GOLDEN / "layers.npz") as golden:
         out = upsample(jnp.asarray(golden["x"].transpose(0, 2, 3, 1)))
         np.testing.assert_allclose(out, golden["upsample_out"].transpose(0, 2, 3, 1), atol=1e-6)
-
-
-@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 2, 2, 3)])
-def test_downsample_conv_is_a_blur_and_every_second_sample_of_a_convolution(shape):
-    x, kernel = RNG.normal(size=shape), RNG.normal(size=(3, 3, 3, 2))
-    blurred = np.array([[filtered(x[n, ..., c], (2, 2), 1) for c in range(3)] for n in range(shape[0])])  # [N, C, H, W]
-    wanted = np.zeros((shape[0], shape[1] // 2, shape[2] // 2, 2))
-    for i, j in np.ndindex(wanted.shape[1:3]):
-        wanted[:, i, j] = np.einsum("ncij,ijco->no", blurred[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3], kernel)
-    out = downsample_conv3x3(jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32))
-    np.testing.assert_allclose(out, wanted, atol=1e-5)
 
 
 def test_upsample_conv_is_a_transposed_convolution_and_a_blur():

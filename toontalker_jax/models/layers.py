@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toontalker_jax.ops.convolution import convolve
-from toontalker_jax.ops.resample import blur, downsample_conv3x3, upsample_conv3x3
+from toontalker_jax.ops.resample import blur, upsample_conv3x3
 
 
 def activate(x: jax.Array, bias: jax.Array) -> jax.Array:
@@ -86,13 +86,7 @@ class EqualConv(Equalized):
             return convolve(x, kernel, padding=padding)
         if kernel.shape[0] == 1:  # a 1×1 convolution reads only the samples that the stride keeps
             return convolve(blur(x, (1, 1), stride=2), kernel)
-        if self.folded:
-            return jax.lax.platform_dependent(x, kernel, cpu=downsample_conv3x3, default=_blurred_conv)
-        return _blurred_conv(x, kernel)
-
-
-def _blurred_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return convolve(blur(x, (2, 2)), kernel, stride=2, padding="VALID")
+        return convolve(blur(x, (2, 2)), kernel, stride=2, padding="VALID")
 
 
 class ActivatedConv(nnx.Module):

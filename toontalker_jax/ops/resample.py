@@ -91,39 +91,3 @@ def _transposed_blur(taps: list[jax.Array], axis: int) -> jax.Array:
     out_even = 0.25 * _shifted(odd, axis, -1, size) + 0.75 * (even_now + odd) + 0.25 * even_next
     out_odd = 0.25 * even_now + 0.75 * (odd + even_next) + 0.25 * _shifted(odd, axis, 1, size)
     return _interleave(out_even, out_odd, axis)
-
-
-def downsample_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`blur` with pad (2, 2), then a 3×3 convolution that keeps every second sample: at once, for inference on a CPU.
-
-    Even and odd rows and columns of the blurred map are made apart, and each meets the kernel's taps that it would have
-    met: four convolutions without stride take half the time of one with it at 256 px.
-
-    Args:
-      x: [N, H, W, I], H and W even.
-      kernel: [3, 3, I, O].
-
-    Returns:
-      [N, H / 2, W / 2, O].
-    """
-    out = jnp.zeros((), x.dtype)
-    for i, rows in enumerate(_blurred_phases(x, axis=1)):
-        for j, part in enumerate(_blurred_phases(rows, axis=2)):
-            taps = kernel[i::2, j::2].astype(x.dtype)
-            out += jax.lax.conv_general_dilated(part, taps, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return out
-
-
-def _blurred_phases(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """One axis of `blur` with pad (2, 2): y[n] = Σ taps[k] x[n + k - 2], its even and its odd samples.
-
-    With e[i] = x[2i] and o[i] = x[2i + 1]: y[2i] is made of e[i-1], o[i-1], e[i], o[i], and y[2i + 1] of the last three
-    and e[i+1].
-    """
-    half = x.shape[axis] // 2
-    even, odd = (jax.lax.slice_in_dim(x, start, None, 2, axis=axis) for start in (0, 1))
-    a, b, c, d = (tap / 8 for tap in TAPS)
-    ends = [_shifted(part, axis, start, half + 1) for start in (-1, 0) for part in (even, odd)]
-    first = a * ends[0] + b * ends[1] + c * ends[2] + d * ends[3]
-    second = a * _shifted(odd, axis, -1, half) + b * even + c * odd + d * _shifted(even, axis, 1, half)
-    return first, second
