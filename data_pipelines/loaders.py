@@ -5,8 +5,6 @@ drawn anew each time, and each row has generators of its own. So the same global
 of processes, of worker processes and of threads, and a run that resumes at a step gets what it would have got.
 """
 
-import contextlib
-import ctypes
 import dataclasses
 import hashlib
 import sys
@@ -20,11 +18,11 @@ from absl import flags, logging
 
 from data_pipelines.batches import AnalogyBatch, PairBatch, Stage2Batch
 from data_pipelines.clip_source import ClipSource
+from data_pipelines.host_memory import keep_freed_memory
 from data_pipelines.rows import AnalogyDraw, PairDraw, Rows, check_bad_records, check_clips
 from data_pipelines.sampling import ClipOrder, Sampling, derived_seed
 
 Batch = TypeVar("Batch")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def _check_lows(numbers: Any, **lows: int) -> None:
@@ -291,8 +289,4 @@ def _start_worker(index: int, count: int) -> None:
 def _settle_process() -> None:
     """Settings of the whole process that decoding needs to be fast; they change no result."""
     cv2.setNumThreads(1)  # Grain decodes batches in parallel; OpenCV's own threads would only take the cores.
-    # Memory fresh from the system is cleared page by page, a fifth of the time: let glibc keep what batches free.
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-        allocator = ctypes.CDLL(None)
-        allocator.mallopt(_M_MMAP_THRESHOLD, 2**26)
-        allocator.mallopt(_M_TRIM_THRESHOLD, 2**28)
+    keep_freed_memory()

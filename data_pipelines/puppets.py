@@ -21,8 +21,8 @@ from data_pipelines.puppet_identity import (
 )
 
 __all__ = [
-    "DOMAINS", "KINDS", "MOTION_HIGH", "MOTION_LOW", "MOTION_NAMES", "PARTS", "SPLITS", "Identity", "part_cases",
-    "render", "sample_identity", "sample_motion", "transfer_cases", "transfer_motion",
+    "DOMAINS", "HEAD", "KINDS", "MOTION_HIGH", "MOTION_LOW", "MOTION_NAMES", "PARTS", "SPLITS", "Identity",
+    "part_cases", "render", "sample_identity", "sample_motion", "transfer_cases", "transfer_motion",
 ]
 
 KINDS = {"r2r": ("real", "real"), "c2c": ("cartoon", "cartoon"),
@@ -171,6 +171,10 @@ def part_cases(kind: str, part: str, split: str, seed: int, count: int, frames: 
     checked_choice("split", split, SPLITS)
     if frames < 1:
         raise ValueError(f"frames is {frames}; choose 1 or more")
+    return _part_cases(domains, goal, split, seed, count, frames, image_size)
+
+
+def _part_cases(domains, goal, split, seed, count, frames, image_size):
     moved = np.array([goal.get(name, 0.0) for name in MOTION_NAMES], np.float32)
     motions = np.linspace(0, 1, frames + 1)[:, None] * moved
 

@@ -44,16 +44,23 @@ GRID_FRAMES = 8  # reconstruction: frames shown
 Rows = list[list[np.ndarray]]
 
 
+def shown(reenactor: Reenactor, cases: Iterator[dict[str, np.ndarray]]) -> Rows:
+    """A row of the grid, source | driver | result | truth, for the last frame of each of the first cases."""
+    rows = []
+    for case in itertools.islice(cases, GRID_CASES):
+        output = reenactor.transfer(case["source"], case["reference"], case["driving"])
+        rows.append([case["source"], case["driving"][-1], output[-1], case["truth"][-1]])
+    return rows
+
+
 def recovery(model: ToonTalker) -> tuple[dict, Rows]:
-    size, rows, results = model.config.image_size, [], {}
+    rows, results = [], {}
     for kind in _TYPES.value:
         reenactor = Reenactor(model, kind, "relative", _BATCH_SIZE.value)
-        settings = (kind, "test", _SEED.value, _CASES.value, _FRAMES.value, size)
+        settings = (kind, "test", _SEED.value, _CASES.value, _FRAMES.value, model.config.image_size)
         results[kind] = transfer_recovery(reenactor.transfer, puppets.transfer_cases(*settings))
         print(f"{kind}: recovery {results[kind]['mean']:.4f} over {results[kind]['count']} cases")
-        for case in itertools.islice(puppets.transfer_cases(*settings), GRID_CASES):
-            output = reenactor.transfer(case["source"], case["reference"], case["driving"])
-            rows.append([case["source"], case["driving"][-1], output[-1], case["truth"][-1]])
+        rows += shown(reenactor, puppets.transfer_cases(*settings))
     report = {
         "recovery": {kind: result["mean"] for kind, result in results.items()},
         "cases": _CASES.value,
@@ -72,11 +79,7 @@ def parts(model: ToonTalker) -> tuple[dict, Rows]:
         for part in puppets.PARTS:
             settings = (kind, part, "test", _SEED.value, _CASES.value, _FRAMES.value, model.config.image_size)
             means[kind][part] = transfer_recovery(reenactor.transfer, puppets.part_cases(*settings))["mean"]
-            row = []
-            for case in itertools.islice(puppets.part_cases(*settings), GRID_CASES):
-                output = reenactor.transfer(case["source"], case["reference"], case["driving"])
-                row += [case["source"], case["driving"][-1], output[-1], case["truth"][-1]]
-            rows.append(row)
+            rows.append(sum(shown(reenactor, puppets.part_cases(*settings)), []))
         print(f"{kind}: {', '.join(f'{part} {mean:.3f}' for part, mean in means[kind].items())}")
     return {"recovery": means, "cases": _CASES.value, "frames": _FRAMES.value, "seed": _SEED.value}, rows
 
@@ -95,8 +98,9 @@ def reconstruction(model: ToonTalker) -> tuple[dict, Rows]:
         f" over {report['frames']} frames"
     )
     chosen = set(np.linspace(0, report["frames"] - 1, GRID_FRAMES, dtype=int).tolist())
-    shown = [frame for number, frame in enumerate(frames()) if number in chosen]
-    rows = [[shown[0], truth, output, truth] for truth, output in zip(shown, reenactor.frames(shown), strict=True)]
+    truths = [frame for number, frame in enumerate(frames()) if number in chosen]
+    outputs = reenactor.frames(truths)
+    rows = [[truths[0], truth, output, truth] for truth, output in zip(truths, outputs, strict=True)]
     return {**report, "driving_path": _DRIVING.value, "first": _FIRST.value, "domain": _DOMAIN.value}, rows
 
 

@@ -23,6 +23,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from data_pipelines.clip_source import BadRecord
+from data_pipelines.host_memory import keep_freed_memory
 from scripts.recipe import CONFIG
 from scripts.recipe_data import open_batches, reading_options
 from toontalker_jax import checkpoints
@@ -86,6 +87,7 @@ def prepare(
       ValueError, TypeError, OSError: something in the config or in the workdir is wrong.
     """
     processes.join(_DISTRIBUTED.value)
+    keep_freed_memory(whole=jax.default_backend() == "cpu")
     model, vgg = initial_model(config), perceptual_network(config)
     layout = Layout(make_mesh(config.mesh.fsdp))
     training = setup.set_up(config, model, layout)

@@ -27,9 +27,10 @@ def image_gradient(prediction: jax.Array, target: jax.Array, scales: int = 4) ->
 def change(prediction: jax.Array, source: jax.Array, target: jax.Array, threshold: float = 0.1) -> jax.Array:
     """L1 over the values in which target and source differ by more than `threshold`, as a share of standing still.
 
-    1 where the prediction is the source, 0 where it is the target: 1 - motion recovery (`evaluation.motion_recovery`).
-    Each pair of the batch counts alike, so a mouth that opens in a still picture weighs what a turning head does, which
-    L1 over all values loses among the errors of copying. Images [N, S, S, 3] in [-1, 1]; a pair without change is 0.
+    1 where the prediction is the source, 0 where it is the target: nearly 1 - motion recovery
+    (`evaluation.motion_recovery`, which takes a pixel's three values together). Each pair of the batch counts alike, so
+    a mouth that opens in a still picture weighs what a turning head does, which L1 over all values loses among the
+    errors of copying. Images [N, S, S, 3] in [-1, 1]; a pair without change is 0.
     """
     still = jnp.abs(target - source)
     moved = still > threshold

@@ -15,7 +15,7 @@ from toontalker_jax.training.optimizers import make_optimizer
 from toontalker_jax.training.sharding import Layout, make_mesh, place
 from toontalker_jax.training.stage1 import stage1
 from toontalker_jax.training.stage2 import stage2
-from toontalker_jax.training.step import StepOptions, generator_loss, make_train_step
+from toontalker_jax.training.step import StepOptions, generator_loss, make_pictures, make_train_step
 
 WEIGHTS = {"l1": 0.0, "image_gradient": 0.0, "change": 0.0, "perceptual": 0.0, "adversarial": 0.0, "analogy": 0.0}
 
@@ -116,6 +116,15 @@ def test_the_discriminator_trains_on_the_steps_own_fakes(stage1_run):
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.discriminator, after.discriminator)
     assert all(jax.tree.leaves(changed))
     assert int(after.step) == 1
+
+
+def test_the_pictures_of_stage_2_show_each_transfer_even_where_no_loss_looks_at_it(tiny_model, batches):
+    optimizers = training_state.Optimizers(*(make_optimizer(ADAM, 100, 2) for _ in range(2)))
+    networks, state = training_state.create_state(tiny_model(), optimizers, adversarial=False, rngs=nnx.Rngs(1))
+    shapes = jax.eval_shape(make_pictures(stage2, networks), state.generator, batches)
+    assert {name: grid.shape for name, grid in shapes.items()} == {
+        f"{name}_reference_driving_reconstruction_source_result": (2 * 64, 5 * 64, 3) for name in ("r2c", "c2r")
+    }
 
 
 def test_a_missing_weight_is_an_error(tiny_model):

@@ -23,27 +23,25 @@ def stage2(model: ToonTalker, batch: Batch, objective: Objective, rngs: nnx.Rngs
     transfers = objective.wants("analogy") or objective.wants("adversarial")
     seen = {d: (*drivers[d], sources[d]) if transfers else drivers[d] for d in drivers}
     codes = {d: model.joint_motion_codes(d, seen[d], rngs) for d in drivers}
-    reconstructions, results = {}, {}
+    moves = {d: [code.reference_to_driving for code in codes[d][:2]] for d in drivers}  # {driver: w_ra, w_rb}
+    reconstructions, fakes = {}, {}
     for driver, target in DIRECTIONS.values():
-        codes_a, codes_b = codes[target][:2]
-        jobs = [(drivers[target][0], absolute(codes_a.source_to_reference, codes_b.reference_to_driving))]
+        reconstruction = (drivers[target][0], absolute(codes[target][0].source_to_reference, moves[target][1]))
         if transfers:
-            w_ra, w_rb = (code.reference_to_driving for code in codes[driver][:2])
-            jobs.append((sources[target], relative(codes[target][2], w_ra, w_rb)))
-        reconstructions[target], *results[target] = _decode(model, target, jobs, rngs)
+            transfer = (sources[target], relative(codes[target][2], *moves[driver]))
+            reconstructions[target], fakes[target] = _decode(model, target, [reconstruction, transfer], rngs)
+        else:
+            (reconstructions[target],) = _decode(model, target, [reconstruction], rngs)
 
-    reals = {d: b for d, (_, b) in drivers.items()}
-    fakes = {d: images[0] for d, images in results.items() if images}
-    starts = {d: a for d, (a, _) in drivers.items()}
+    starts, reals = {d: a for d, (a, _) in drivers.items()}, {d: b for d, (_, b) in drivers.items()}
     output = StageOutput(objective.reconstruction(reconstructions, starts, reals), fakes, reals, {}, {})
     for name, (driver, target) in DIRECTIONS.items():
         (a, b), s = drivers[driver], sources[target]
         output.still[driver] = losses.l1(a, b)
         if objective.wants("analogy"):
-            w_ra, w_rb = (code.reference_to_driving for code in codes[driver][:2])
             w_rs = codes[target][2].reference_to_driving
             w_rg = model.motion_codes(target, fakes[target], rngs).reference_to_driving
-            output.terms[f"analogy/{name}"] = losses.analogy(w_rs, w_rg, w_ra, w_rb)
+            output.terms[f"analogy/{name}"] = losses.analogy(w_rs, w_rg, *moves[driver])
         if transfers:
             columns = (a, b, reconstructions[driver], s, fakes[target])
             output.pictures[f"{name}_reference_driving_reconstruction_source_result"] = columns

@@ -74,6 +74,7 @@ def make_pictures(stage: Stage, networks: Networks) -> Callable[[Params, Batch],
     """`pictures(generator parameters, batch) -> {name: [rows · S, columns · S, 3] in [-1, 1]}`: one row a sample."""
 
     def pictures(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        # A stage leaves out what no loss looks at; the adversarial one looks at every result.
         all_results = Objective(collections.defaultdict(float, adversarial=1.0))
         batch = jax.tree.map(unit_range, batch)
         output = stage(nnx.merge(networks.generator, params), batch, all_results, None)
