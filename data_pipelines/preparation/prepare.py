@@ -1,6 +1,8 @@
 """Runs a plan: writes its shards by several processes, goes on where an interrupted run was, and merges them."""
 
 import concurrent.futures
+import contextlib
+import fcntl
 import functools
 import json
 import multiprocessing
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from absl import logging
 from tqdm import tqdm
 
 from data_pipelines import faces
@@ -53,6 +56,7 @@ def prepare(
     Raises:
       ValueError: numbers out of range; folders within each other; a worker died; an item has changed or is gone.
       FileExistsError: `output` holds another data set, or an unfinished one of another input or other options.
+      BlockingIOError: another run is at the same work.
       OSError: it cannot be written.
     """
     if workers < 1:
@@ -66,20 +70,19 @@ def prepare(
         raise ValueError(f"{output} lies in the input {source}, which it would change: choose another output")
     if is_complete(plan, output):
         return read_json(target / REPORT)
-    _claim(plan, work)
     own = plan.shards[job[0] :: job[1]]
-    todo = [shard for shard in own if not shard_files(work, shard)[1].exists()]
-    write = functools.partial(write_shard, options=plan.options, source=Path(source), folder=work)
-    if beam_options is not None:
-        beam_pipeline.write_shards(todo, write, beam_options)
-        todo = []
-    total, left = (sum(len(shard.items) for shard in some) for some in (own, todo))
-    with tqdm(total=total, initial=total - left, unit="item", desc=plan.name) as bar:
-        for shard in _run(todo, write, work, workers):
-            bar.update(len(shard.items))
-    if job[1] > 1:
-        return None
-    return merge(plan, work, target)
+    with _alone(Path(output), job):
+        _claim(plan, work)
+        write = functools.partial(write_shard, options=plan.options, source=Path(source), folder=work)
+        todo = [shard for shard in own if not shard_files(work, shard)[1].exists()]
+        total, left = (sum(len(shard.items) for shard in some) for some in (own, todo))
+        if beam_options is not None:
+            beam_pipeline.write_shards(todo, write, beam_options)
+            todo = []
+        with tqdm(total=total, initial=total - left, unit="item", desc=plan.name) as bar:
+            for shard in _run(todo, write, work, workers):
+                bar.update(len(shard.items))
+        return merge(plan, work, target) if job[1] == 1 else None
 
 
 def is_complete(plan: Plan, output: str | os.PathLike) -> bool:
@@ -103,6 +106,24 @@ def is_complete(plan: Plan, output: str | os.PathLike) -> bool:
     if others := sorted(name for name in names - {UNFINISHED, plan.name, "lost+found"} if name[0] != "."):
         raise FileExistsError(f"{output} holds other files, as {others[0]}: choose another output or an empty folder")
     return False
+
+
+@contextlib.contextmanager
+def _alone(output: Path, job: tuple[int, int]) -> Iterator[None]:
+    """Keeps out who would do the same: one run a job, and beside a run that merges none. Ends with the process.
+
+    Raises BlockingIOError if there is one.
+    """
+    index, count = job
+    output.mkdir(parents=True, exist_ok=True)
+    with open(output / ".lock", "ab") as lock:  # A job holds the byte of its number, a run that merges all of them.
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 0 if count == 1 else 1, index)
+        except (BlockingIOError, PermissionError):
+            raise BlockingIOError(f"{output}: another run is at work there: wait until it has ended") from None
+        except OSError:
+            logging.warning("%s: this file system has no locks: start no second run on it", output)
+        yield
 
 
 def _claim(plan: Plan, work: Path) -> None:

@@ -3,6 +3,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -247,6 +249,35 @@ def test_what_lies_in_the_way_is_told_before_the_work(made, tree, tmp_path, monk
     with pytest.raises(ValueError, match="none.xml: no such file"):
         prepare.prepare(make(tree, CutOptions(image_size=16, detector="none.xml")), tree, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+HOLD = """
+import pathlib, sys
+from data_pipelines.preparation import prepare
+with prepare._alone(pathlib.Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3]))):
+    print("at work", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "together"),
+    [((0, 1), (0, 1), False), ((1, 3), (0, 1), False), ((0, 1), (2, 3), False), ((1, 3), (1, 3), False),
+     ((1, 3), (2, 3), True)],
+)  # fmt: skip
+def test_two_runs_at_the_same_work_are_kept_apart(made, tree, tmp_path, theirs, ours, together):
+    command = [sys.executable, "-c", HOLD, tmp_path / "out", *map(str, theirs)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "at work\n"
+        if together:
+            assert prepare.prepare(make(tree), tree, tmp_path / "out", job=ours) is None
+        else:
+            with pytest.raises(BlockingIOError, match="another run is at work there: wait until it has ended"):
+                prepare.prepare(make(tree), tree, tmp_path / "out", job=ours)
+            assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+        other.kill()
+    prepare.prepare(make(tree), tree, tmp_path / "out")
+    assert content(tmp_path / "out") == content(made[0])
 
 
 def test_nothing_but_broken_files_is_told(tmp_path):
