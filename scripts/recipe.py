@@ -1,5 +1,13 @@
 """The flag by which scripts take a recipe, and --config.NAME=VALUE with it."""
 
-from ml_collections import config_flags
+import json
+from typing import Any
+
+from ml_collections import ConfigDict, config_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe in configs/.", lock_config=True)
+
+
+def as_json(config: ConfigDict) -> dict[str, Any]:
+    """The recipe as it is stored: its tuples are lists there."""
+    return json.loads(json.dumps(config.to_dict()))

@@ -1,11 +1,13 @@
 """The batches that a recipe names."""
 
+import dataclasses
 import functools
 
 import jax
 from ml_collections import ConfigDict
 
 from data_pipelines import loaders
+from data_pipelines.batches import PairBatch, Stage2Batch
 from data_pipelines.clips import open_clips
 from data_pipelines.sampling import Sampling
 
@@ -41,3 +43,9 @@ def reading_options(data: ConfigDict) -> loaders.Reading:
         num_threads=data.threads,
         max_bad_records=data.max_bad_records,
     )
+
+
+def whole_batch(batches: functools.partial, reading: loaders.Reading) -> PairBatch | Stage2Batch:
+    """The first batch with the rows of all processes, the same in each; no threads or workers for a single one."""
+    at_once = dataclasses.replace(reading, process_index=0, process_count=1, num_workers=0, num_threads=0)
+    return next(batches(reading=at_once))

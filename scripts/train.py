@@ -8,34 +8,25 @@ metrics.jsonl, pace.jsonl and tensorboard/. SIGTERM makes it save and end with s
 """
 
 import contextlib
-import dataclasses
 import functools
-import json
 import sys
-import threading
 from collections.abc import Callable
 
 import jax
 from absl import app, flags, logging
-from clu import parameter_overview
 from etils import epath
-from flax import nnx
 from ml_collections import ConfigDict
 
 from data_pipelines.clip_source import BadRecord
 from data_pipelines.host_memory import keep_freed_memory
-from scripts.recipe import CONFIG
-from scripts.recipe_data import open_batches, reading_options
+from scripts.recipe import CONFIG, as_json
+from scripts.recipe_data import open_batches, reading_options, whole_batch
+from scripts.recipe_networks import initial_model, perceptual_network
 from toontalker_jax import checkpoints
-from toontalker_jax.convert.vgg import load_vgg19
 from toontalker_jax.evaluation.flops import count_jaxpr_flops
-from toontalker_jax.models.config import ModelConfig
-from toontalker_jax.models.perceptual import VGG19
-from toontalker_jax.models.toontalker import ToonTalker
-from toontalker_jax.training import loop, preemption, processes, setup
-from toontalker_jax.training.reporting import Reporter
-from toontalker_jax.training.sharding import Layout, check_batch, make_mesh
-from toontalker_jax.training.state import start_stage2
+from toontalker_jax.training import failed_writes, loop, preemption, processes, setup
+from toontalker_jax.training.reporting import Reporter, describe_run
+from toontalker_jax.training.sharding import Layout, check_divides, make_mesh
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
 _TRACE = flags.DEFINE_integer("trace_steps", 0, "Steps to profile, from the 10th on: WORKDIR/profile, for TensorBoard.")
@@ -43,39 +34,6 @@ _DISTRIBUTED = flags.DEFINE_string(
     "distributed", "", "Join other processes: 'auto' (SLURM, TPU pods, …), or ADDRESS:PORT,PROCESSES,INDEX."
 )
 flags.mark_flag_as_required("config")
-
-
-def initial_model(config: ConfigDict) -> ToonTalker:
-    """The network that the run starts from: `config.init`, or fresh weights (stage 1 only)."""
-    domains = setup.domains(config)
-    if config.init:
-        how = {name: config.model[name] for name in ("dtype", "dropout", "remat")}
-        model = checkpoints.load_model(config.init, **how)
-        return start_stage2(model) if config.stage == 2 and "cartoon" not in model.domains else model
-    if config.stage == 2:
-        raise ValueError("stage 2 starts from stage 1: name its workdir or checkpoint by --config.init=PATH.")
-    return ToonTalker(ModelConfig(**config.model), domains, rngs=nnx.Rngs(config.seed))
-
-
-def perceptual_network(config: ConfigDict) -> VGG19 | None:
-    if config.weights.perceptual == 0:
-        return None
-    if not config.vgg:
-        raise ValueError("weights.perceptual is set: name torchvision's vgg19 file by --config.vgg=FILE, or 'random'.")
-    if config.vgg == "random":
-        logging.warning("perceptual loss: UNTRAINED random VGG19 features, because config.vgg = 'random'.")
-        return VGG19(dtype=config.model.dtype, rngs=nnx.Rngs(config.seed))
-    return load_vgg19(config.vgg, dtype=config.model.dtype)
-
-
-def quiet_writers() -> None:
-    """Keeps pages of tracebacks out of the log when nothing can be written: one error is raised, too."""
-    # Orbax: its own log, asyncio tasks that nobody awaits, and an event loop that its callbacks find closed.
-    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname and record.name != "asyncio")
-    usual, of_threads = sys.unraisablehook, threading.excepthook
-    sys.unraisablehook = lambda told: None if str(told.exc_value) == "Event loop is closed" else usual(told)
-    # TensorBoard's writer is a thread; the reporter sees that it has ended.
-    threading.excepthook = lambda told: None if isinstance(told.exc_value, OSError) else of_threads(told)
 
 
 def prepare(
@@ -93,20 +51,14 @@ def prepare(
     training = setup.set_up(config, model, layout)
     batches, reading = open_batches(config, model.config.image_size), reading_options(config.data)
     data = batches(reading=reading).state | {"first frame": config.data.first}
-    recipe = json.loads(json.dumps(config.to_dict()))  # Tuples become lists, as in what is stored.
-    # The whole batch, in every process the same; no threads or workers for a single one.
-    at_once = dataclasses.replace(reading, process_index=0, process_count=1, num_workers=0, num_threads=0)
-    first_batch = next(batches(reading=at_once))
-    for rows in {len(pictures) for pictures in jax.tree.leaves(first_batch)}:
-        check_batch(rows, config.accumulate, layout.mesh)
+    recipe = as_json(config)
+    first_batch = whole_batch(batches, reading)
+    check_divides(first_batch, config.accumulate, layout.mesh)
     keep = {"keep_newest": config.keep_newest, "keep_every": config.keep_every or None}
     saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir, **keep))
     state = loop.resume(training.state, saved, layout, data, recipe)
     saved.check_space(state)
-    if jax.process_index() == 0:
-        (workdir / "config.json").write_text(json.dumps(recipe, indent=2) + "\n")
-        overview = parameter_overview.get_parameter_overview(state.generator, include_stats=False)
-        (workdir / "parameters.txt").write_text(overview + "\n")
+    describe_run(workdir, recipe, state.generator)
     run = loop.Run(
         train_step=training.train_step,
         vgg=vgg,
@@ -128,7 +80,7 @@ def prepare(
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
-    quiet_writers()
+    failed_writes.quiet()
     try:
         notice = preemption.Notice()
         with contextlib.ExitStack() as stack:

@@ -1,16 +1,27 @@
-"""What a run leaves to read: JSON lines, TensorBoard scalars and picture grids. Process 0 alone writes."""
+"""What a run leaves to read: its recipe, JSON lines, TensorBoard scalars and pictures. Process 0 alone writes."""
 
 import json
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
+from clu import parameter_overview
 from etils import epath
 from tensorboardX import SummaryWriter
 
 _SECONDS_BETWEEN_WRITES = 10.0
+
+
+def describe_run(workdir: epath.Path, recipe: Mapping[str, Any], parameters: Any) -> None:
+    """Writes config.json, the recipe, and parameters.txt, which lists every parameter of the tree."""
+    if jax.process_index():
+        return
+    (workdir / "config.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    overview = parameter_overview.get_parameter_overview(parameters, include_stats=False)
+    (workdir / "parameters.txt").write_text(overview + "\n")
 
 
 class Reporter:

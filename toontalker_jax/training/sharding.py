@@ -95,6 +95,12 @@ def check_batch(rows: int, accumulate: int, mesh: Mesh) -> None:
         raise ValueError(f"a batch of {rows} rows does not divide among {parts}: use a multiple of their product.")
 
 
+def check_divides(batch: Any, accumulate: int, mesh: Mesh) -> None:
+    """`check_batch` for every array of a batch: the directions of stage 2 have each their own number of rows."""
+    for rows in {len(array) for array in jax.tree.leaves(batch)}:
+        check_batch(rows, accumulate, mesh)
+
+
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Numpy arrays with this process's rows → global arrays split along axis 0 over the mesh."""
     sharding = Layout(mesh).rows
