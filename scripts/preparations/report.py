@@ -1,0 +1,30 @@
+"""What prepare_data.py prints of its plan and of what came out."""
+
+import collections
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.preparation.merge import DROPPED, REPORT
+from data_pipelines.preparation.plan import Plan
+
+
+def print_plan(plan: Plan) -> None:
+    """What was found, before the long work, so that a misread layout shows."""
+    items = [item for shard in plan.shards for item in shard.items]
+    kinds = collections.Counter(item.kind for item in items)
+    people = sorted({item.identity for item in items})
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    print(f"found: {found}; {len(people)} identities, as {', '.join(people[:3])}; splits: {', '.join(plan.splits)}")
+
+
+def print_report(report: dict[str, Any], target: Path) -> None:
+    """Totals, and what deserves a look."""
+    for split, counts in report["splits"].items():
+        print(f"{split}: {counts['clips']} clips, {counts['frames']} frames, {counts['identities']} identities")
+    print(f"dropped: {report['dropped']} ({target / DROPPED} says why)")
+    if report["duplicates"]:
+        first = " = ".join(report["duplicates"][0])
+        print(f"warning: {len(report['duplicates'])} clips are there more than once, as {first} ({target / REPORT})")
+    if several := report["identities_in_several_splits"]:
+        print(f"warning: {len(several)} identities are in several splits, as {several[0]} ({target / REPORT})")
+    print(f"{target}: complete")
