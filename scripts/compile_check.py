@@ -8,8 +8,6 @@ Any --config.key=value of training works. Needs the extra "tpu" (libtpu holds th
 less optimized. The exit status is 1 if the step does not fit. Results are kept in --cache. See docs/tpu.md.
 """
 
-import datetime
-import hashlib
 import json
 import os
 import shlex
@@ -27,20 +25,17 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from scripts import compile_once
 from scripts.compile_report import table
 from scripts.recipe import CONFIG
-from toontalker_jax.checkpoints import package_versions
-from toontalker_jax.evaluation.flops import count_flops
-from toontalker_jax.training import ahead_of_time, footprint
+from toontalker_jax.training import ahead_of_time
 from toontalker_jax.training.chips import read_topology
 
-_TOPOLOGY = flags.DEFINE_string("topology", None, "The slice: v5e:16x16, v4:2x2x1, ….", required=True)
 _BATCH = flags.DEFINE_integer("batch", 0, "Rows of a batch, on all chips; default: the recipe's batch_size.")
 _BATCH_PER_CHIP = flags.DEFINE_integer("batch_per_chip", 0, "The same, for each chip.")
-_EFFORT = flags.DEFINE_float("effort", 0.0, "-1 … 1: how hard XLA tries; training compiles with 0.")
 _SEARCH = flags.DEFINE_bool("search", True, "If it does not fit, look for the batch that does.")
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the report there, as JSON.")
-_CACHE = flags.DEFINE_string("cache", "~/.cache/toontalker-jax/compile_check", "Results by what was compiled.")
+flags.adopt_module_key_flags(compile_once)  # for --help
 flags.mark_flag_as_required("config")
 
 
@@ -55,66 +50,13 @@ def batch_size(config: ConfigDict, chips: int) -> int:
     return batch
 
 
-def changed(config: ConfigDict, **keys: Any) -> ConfigDict:
-    config = config.copy_and_resolve_references()
-    config.update(keys)
-    return config
-
-
-def flops_a_step(config: ConfigDict, step: ahead_of_time.Step) -> float:
-    """Of the whole batch, everything computed again for remat included; the R1 penalty at its share of the steps."""
-    counted = count_flops(step.function, *step.arguments)
-    if not config.r1.gamma:
-        return counted
-    step = ahead_of_time.step_on(changed(config, r1={"gamma": 0.0}), _TOPOLOGY.value)
-    without = count_flops(step.function, *step.arguments)
-    return without + (counted - without) / config.r1.every
-
-
-def check(config: ConfigDict) -> dict[str, Any]:
-    """The report for the recipe's batch, from the cache if the same program was compiled the same way before."""
-    chip, chips = read_topology(_TOPOLOGY.value)
-    step = ahead_of_time.step_on(config, _TOPOLOGY.value)
-    lowered = step.function.lower(*step.arguments)
-    how = {
-        "topology": _TOPOLOGY.value,
-        "batch": config.batch_size,
-        "effort": _EFFORT.value,
-        "flags": {name: os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")},
-        "versions": package_versions() | {"libtpu": ahead_of_time.libtpu_version()},
-        "config": config.to_dict(),
-    }
-    # The program's text as well: it changes with the code.
-    key = hashlib.sha256(json.dumps([how, lowered.as_text()], sort_keys=True).encode()).hexdigest()[:24]
-    cached = Path(_CACHE.value).expanduser() / f"{key}.json"
-    if cached.exists():
-        return json.loads(cached.read_text())
-    flops = flops_a_step(config, step)
-    report = {
-        **how,
-        "date": datetime.date.today().isoformat(),
-        "chip": chip._asdict(),
-        "chips": chips,
-        "batch_per_chip": config.batch_size // chips,
-        "argument_bytes": step.argument_bytes,
-        "flops": {"step": flops, "chip": flops / chips},
-        **ahead_of_time.compile_report(lowered, chip),
-    }
-    if "memory" in report:
-        seconds = footprint.times(flops / chips, report["least_traffic"], report["sent_bytes"], chip)
-        report["seconds"] = {**seconds._asdict(), "roofline": seconds.roofline, "at_40_percent": seconds.compute / 0.4}
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    cached.write_text(json.dumps(report, indent=2) + "\n")
-    return report
-
-
 def batch_that_fits(config: ConfigDict, report: dict[str, Any]) -> int | None:
     """Rows a chip, less than those of the report, which do not fit."""
     chips, rows = report["chips"], report["batch_per_chip"]
 
     def compile_for(rows: int) -> tuple[bool, int]:
         print(f"compiling for a batch of {rows} a chip …", file=sys.stderr)
-        tried = check(changed(config, batch_size=rows * chips))
+        tried = compile_once.check(compile_once.changed(config, batch_size=rows * chips))
         return tried["fits"], tried["needed"]
 
     tries = ahead_of_time.batches_a_chip(config.accumulate, rows)
@@ -124,12 +66,12 @@ def batch_that_fits(config: ConfigDict, report: dict[str, Any]) -> int | None:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Optax tells of every constant schedule.
-    jax.config.update("jax_exec_time_optimization_effort", _EFFORT.value)
+    jax.config.update("jax_exec_time_optimization_effort", compile_once.EFFORT.value)
     config = CONFIG.value
     try:
-        _, chips = read_topology(_TOPOLOGY.value)
-        config = changed(config, batch_size=batch_size(config, chips))
-        report = check(config)
+        _, chips = read_topology(compile_once.TOPOLOGY.value)
+        config = compile_once.changed(config, batch_size=batch_size(config, chips))
+        report = compile_once.check(config)
         if not report["fits"] and _SEARCH.value:
             report["batch_that_fits"] = batch_that_fits(config, report)
     except (ValueError, TypeError, RuntimeError, OSError) as error:

@@ -12,13 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 from absl import app, flags, logging
 
-from data_pipelines import puppets, transforms, video_writer
+from data_pipelines import puppets
+from scripts.demo_pictures import block, write_grid, write_video
 from toontalker_jax.checkpoints import load_model
 from toontalker_jax.evaluation.protocols import transfer_recovery
 from toontalker_jax.models.toontalker import ToonTalker
@@ -30,8 +29,7 @@ _CASES = flags.DEFINE_integer("cases", 16, "Cases of each type for the recovery.
 _STEPS = flags.DEFINE_list("steps", ["200", "60"], "Steps of the short stage 1 and stage 2.")
 
 ROOT = Path(__file__).resolve().parents[1]
-VIDEO_FRAMES, FRAME_RATE = 60, Fraction(25)
-GRID_MOMENTS, GAP = 5, 8
+VIDEO_FRAMES = 60
 
 
 def script(name: str, *arguments: str) -> None:
@@ -58,20 +56,8 @@ def train_briefly(output: Path) -> dict[str, list[float]]:
     return losses
 
 
-def enlarge(picture: np.ndarray, zoom: int) -> np.ndarray:
-    return transforms.resize(picture, picture.shape[0] * zoom, picture.shape[1] * zoom)
-
-
-def block(source: np.ndarray, driving: np.ndarray, output: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Rows driver, result (the source at its left) and truth; columns are moments."""
-    moments = np.linspace(0, len(driving) - 1, GRID_MOMENTS + 1, dtype=int)[1:]
-    blank = np.full_like(source, 255)
-    rows = ((blank, driving), (source, output), (blank, truth))
-    return np.concatenate([np.concatenate([left, *frames[moments]], axis=1) for left, frames in rows])
-
-
-def reenact(model: ToonTalker, output: Path) -> tuple[dict[str, float], np.ndarray]:
-    """Writes the videos; returns the recovery of every type over held-out cases, and the grid, a block a type."""
+def reenact(model: ToonTalker, output: Path) -> dict[str, float]:
+    """Writes the videos and grid.png, a block a type; returns the recovery of every type over held-out cases."""
     size, recovery, blocks = model.config.image_size, {}, []
     for kind in KINDS:
         reenactor = Reenactor(model, kind, "relative", batch_size=8)
@@ -81,13 +67,10 @@ def reenact(model: ToonTalker, output: Path) -> tuple[dict[str, float], np.ndarr
 
         (case,) = puppets.transfer_cases(kind, "test", 1, 1, VIDEO_FRAMES, size, num_frames=VIDEO_FRAMES + 1)
         result = reenactor.transfer(case["source"], case["reference"], case["driving"])
-        with video_writer.open_writer(output / f"{kind}.mp4", FRAME_RATE) as writer:
-            for driving, frame, truth in zip(case["driving"], result, case["truth"], strict=True):
-                writer.write(enlarge(np.concatenate([case["source"], driving, frame, truth], axis=1), zoom=4))
+        write_video(output / f"{kind}.mp4", case, result)
         blocks.append(block(case["source"], case["driving"], result, case["truth"]))
-    gap = np.full((blocks[0].shape[0], GAP, 3), 255, np.uint8)
-    halves = [np.concatenate([left, gap, right], axis=1) for left, right in (blocks[:2], blocks[2:])]
-    return recovery, np.concatenate([halves[0], np.full((GAP, *halves[0].shape[1:]), 255, np.uint8), halves[1]])
+    write_grid(output / "grid.png", blocks)
+    return recovery
 
 
 def main(argv: Sequence[str]) -> None:
@@ -99,8 +82,7 @@ def main(argv: Sequence[str]) -> None:
     output.mkdir(parents=True)
     losses = train_briefly(output)
     print("\nReenacting with the shipped network", flush=True)
-    recovery, grid = reenact(model, output)
-    (output / "grid.png").write_bytes(transforms.encode_png(enlarge(grid, zoom=2)))
+    recovery = reenact(model, output)
     report = {
         "recovery": recovery,
         "cases": _CASES.value,

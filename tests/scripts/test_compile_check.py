@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from scripts import compile_check
+from scripts import compile_check, compile_once
 from toontalker_jax.training import ahead_of_time
 
 GIB = 2**30
@@ -85,7 +85,7 @@ def compiled(monkeypatch):
     monkeypatch.setattr(ahead_of_time, "step_on", step_on)
     monkeypatch.setattr(ahead_of_time, "compile_report", compile_report)
     monkeypatch.setattr(ahead_of_time, "libtpu_version", lambda: "0")
-    monkeypatch.setattr(compile_check, "count_flops", lambda function, *arguments: 4 * 197e12)
+    monkeypatch.setattr(compile_once, "count_flops", lambda function, *arguments: 4 * 197e12)
     return batches
 
 
@@ -139,8 +139,8 @@ def test_a_step_that_does_not_fit_names_the_batch_that_does(run, compiled, capsy
 
 def test_the_penalty_counts_for_its_share_of_the_steps(parse, compiled, monkeypatch):
     counts = iter([20.0, 4.0])  # with it, without
-    monkeypatch.setattr(compile_check, "count_flops", lambda *_: next(counts))
+    monkeypatch.setattr(compile_once, "count_flops", lambda *_: next(counts))
     parse("--topology=v5e:2x2", "--config.r1.gamma=1.0")
     config = compile_check.CONFIG.value
     step = ahead_of_time.step_on(config, "v5e:2x2")
-    assert compile_check.flops_a_step(config, step) == 4.0 + 16.0 / config.r1.every
+    assert compile_once.flops_a_step(config, step) == 4.0 + 16.0 / config.r1.every
