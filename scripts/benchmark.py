@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 
+from data_pipelines.host_memory import settle_for_cpu
 from scripts.benchmarks import data, layers, processes, reenact, train
 from toontalker_jax.checkpoints import package_versions
 
@@ -33,6 +34,7 @@ BENCHMARKS = {
 
 
 def main(argv: list[str]) -> None:
+    settle_for_cpu()
     logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     if len(argv) != 2 or argv[1] not in BENCHMARKS:
         raise app.UsageError(f"name one benchmark out of {', '.join(BENCHMARKS)}, got {' '.join(argv[1:]) or 'none'}")

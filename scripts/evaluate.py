@@ -19,6 +19,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from data_pipelines import transforms
+from data_pipelines.host_memory import settle_for_cpu
 from scripts.evaluations import puppet_transfer, reconstruction
 from toontalker_jax.checkpoints import load_model, package_versions
 
@@ -48,6 +49,7 @@ def check_inputs(protocol: str) -> None:
 
 
 def main(argv: list[str]) -> None:
+    settle_for_cpu()
     logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     if len(argv) != 2 or argv[1] not in PROTOCOLS:
         raise app.UsageError(f"name one protocol out of {', '.join(PROTOCOLS)}, got {' '.join(argv[1:]) or 'none'}")

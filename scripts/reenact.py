@@ -20,6 +20,7 @@ import tqdm
 from absl import app, flags, logging
 
 from data_pipelines import video_writer
+from data_pipelines.host_memory import settle_for_cpu
 from scripts.reenactments import files, options
 from toontalker_jax.media import Driver, Source, open_driver, open_source
 from toontalker_jax.reenactment.templates import save_template
@@ -79,6 +80,7 @@ def run() -> list[str]:
 
 
 def main(argv: list[str]) -> None:
+    settle_for_cpu()
     logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; quote a pattern: 'clips/*.mp4'")

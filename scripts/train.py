@@ -12,13 +12,12 @@ import functools
 import sys
 from collections.abc import Callable
 
-import jax
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import ConfigDict
 
 from data_pipelines.clip_source import BadRecord
-from data_pipelines.host_memory import keep_freed_memory
+from data_pipelines.host_memory import settle_for_cpu
 from scripts.recipe import CONFIG, as_json
 from scripts.recipe_data import open_batches, reading_options, whole_batch
 from scripts.recipe_networks import initial_model, perceptual_network
@@ -45,7 +44,6 @@ def prepare(
       ValueError, TypeError, OSError: something in the config or in the workdir is wrong.
     """
     processes.join(_DISTRIBUTED.value)
-    keep_freed_memory(whole=jax.default_backend() == "cpu")
     model, vgg = initial_model(config), perceptual_network(config)
     layout = Layout(make_mesh(config.mesh.fsdp))
     training = setup.set_up(config, model, layout)
@@ -79,6 +77,7 @@ def prepare(
 
 
 def main(_: list[str]) -> None:
+    settle_for_cpu()
     logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
     failed_writes.quiet()
     try:

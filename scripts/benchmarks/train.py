@@ -21,7 +21,6 @@ from absl import flags
 from flax import nnx
 from ml_collections import ConfigDict
 
-from data_pipelines.host_memory import keep_freed_memory
 from scripts.benchmarks.clock import in_turn, seconds
 from scripts.benchmarks.networks import random_network
 from scripts.benchmarks.rates import peak_rate
@@ -63,7 +62,6 @@ class Training(NamedTuple):
 
 def prepare(config: ConfigDict) -> Training:
     """Raises ValueError for settings that do not fit each other or the devices."""
-    keep_freed_memory(whole=jax.default_backend() == "cpu")
     layout = Layout(make_mesh(config.mesh.fsdp))
     model = random_network(ModelConfig(**config.model), setup.domains(config))
     training = setup.set_up(config, model, layout)
