@@ -12,7 +12,7 @@ def keep_freed_memory(whole: bool = False) -> None:
     """Lets glibc keep freed memory for what is allocated next, in the whole process; other C libraries are left alone.
 
     The system clears memory page by page when it is first touched: a fifth of the time of decoding pictures, and a
-    sixth of that of a network on a CPU, as XLA allocates its temporaries anew in every call. Blocks from 64 MiB on are
+    tenth of that of a network on a CPU, as XLA allocates its temporaries anew in every call. Blocks from 64 MiB on are
     still given back when they are freed; with `whole` they stay, too, and all threads share one heap, as the others
     cannot hold such blocks: for a process whose network runs on the CPU, before JAX starts its threads.
     """
