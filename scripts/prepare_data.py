@@ -20,6 +20,7 @@ from data_pipelines.preparation.cutting import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import SHARD_BYTES, make_plan
 from data_pipelines.preparation.prepare import prepare, target_folder
+from scripts.option_flags import from_flags
 from scripts.preparations import options
 from scripts.preparations.report import print_plan, print_report
 
@@ -38,7 +39,7 @@ flags.adopt_module_key_flags(options)  # for --help
 
 def prepare_puppets(_: str) -> None:
     """Renders the puppets as the flags say."""
-    config = options.from_flags(puppets.PuppetsConfig)
+    config = from_flags(puppets.PuppetsConfig)
     written = puppets.prepare(_OUTPUT.value, config, _WORKERS.value)
     print(f"{_OUTPUT.value}: " + ("written" if written else "already there, complete and the same"))
 
@@ -47,7 +48,7 @@ def prepare_clips(name: str) -> None:
     """Cuts, writes and merges the clips of a folder as the flags say."""
     if not _INPUT.value:
         raise ValueError(f"{name} needs --input=FOLDER, which holds the clips")
-    cut = options.from_flags(CutOptions)
+    cut = from_flags(CutOptions)
     items, left_out = find_items(_INPUT.value, single_images=name == "images", strips=_STRIPS.value)
     shard_bytes = max(1, round(_SHARD_MIB.value * 2**20))
     plan = make_plan(name, items, left_out, cut, _SPLIT_FILE.value, _TEST_SHARE.value, shard_bytes)

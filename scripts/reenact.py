@@ -36,7 +36,7 @@ flags.adopt_module_key_flags(options)
 
 def run() -> list[str]:
     """Reenacts every pair. What fails for one of several is told, and the others go on. Returns what failed."""
-    asked, (source_paths, driver_paths, outputs) = options.from_flags(), files.plan()
+    asked, (source_paths, driver_paths, outputs) = options.asked(), files.plan()
     failures: list[str] = []
 
     def attempt(function: Callable, *arguments: Any) -> Any:

@@ -1,8 +1,5 @@
 """The flags that say what clips shall be like: each is a field of `PuppetsConfig`, of `CutOptions` or of both."""
 
-import dataclasses
-from typing import Any
-
 from absl import flags
 
 from data_pipelines.builders import puppets
@@ -30,9 +27,3 @@ flags.DEFINE_integer("min_side", _CUT.min_side, "Drop smaller crops (pixels); 0:
 flags.DEFINE_integer("min_frames", _CUT.min_frames, "Drop shorter clips.")
 flags.DEFINE_integer("max_frames", _CUT.max_frames, "Divide longer scenes.")
 flags.DEFINE_float("min_face_share", _CUT.min_face_share, "Drop scenes with a face more seldom.")
-
-
-def from_flags(options: type) -> Any:
-    """A dataclass of the flags that are named as its fields; what has no value keeps its default."""
-    values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(options)}
-    return options(**{name: value for name, value in values.items() if value is not None})

@@ -1,53 +1,39 @@
-"""The flags that say how to reenact: each is a field of `Options`."""
+"""The flags that say how to reenact, named as the fields of `Options` but for --type, a kind, and --no_tag."""
 
 from absl import flags
 
-from data_pipelines import faces
+from scripts.option_flags import from_flags
 from toontalker_jax.media import Options
 from toontalker_jax.reenactment.transfer import KINDS, MOTIONS
 
-_TYPE = flags.DEFINE_enum("type", "r2c", list(KINDS), "Driver 2 source: r2c lets a real video drive a cartoon.")
-_MOTION = flags.DEFINE_enum("motion", "relative", MOTIONS, "Relative to the driver's reference frame, or absolute.")
+_DEFAULT = Options()
+
+_TYPE = flags.DEFINE_enum("type", _DEFAULT.kind, list(KINDS), "Driver 2 source: r2c lets a real video drive a cartoon.")
+flags.DEFINE_enum("motion", _DEFAULT.motion, MOTIONS, "Relative to the driver's reference frame, or absolute.")
 _REFERENCE = flags.DEFINE_string(
-    "reference_frame", "0", "Relative motion: the driver's frame that has the source's pose; 'best' = the nearest one."
+    "reference_frame",
+    str(_DEFAULT.reference_frame),
+    "Relative motion: the driver's frame that has the source's pose; 'best' = the nearest one.",
 )
-_SCALE = flags.DEFINE_float("motion_scale", 1.0, "Factor on relative motion.")
-_SMOOTH = flags.DEFINE_float("smooth", 0.0, "Standard deviation, in frames, of a Gaussian over the motion codes.")
-_SOURCE_CROP = flags.DEFINE_string("source_crop", "none", "none, auto (the face) or x,y,w,h in pixels.")
-_DRIVING_CROP = flags.DEFINE_string("driving_crop", "none", "The same for the driver: one box for all of its frames.")
-_FIT = flags.DEFINE_enum("fit", "crop", ["crop", "pad"], "What makes a picture or a box that is not square square.")
-_DETECTOR = flags.DEFINE_string("detector", "", "Face detector for auto: a cascade .xml or a YuNet .onnx file.")
-_CROP_SCALE = flags.DEFINE_float("crop_scale", faces.CROP_SCALE, "Side of the automatic box over that of the face.")
-_PASTE_BACK = flags.DEFINE_bool("paste_back", False, "Put the result back into the whole source picture.")
-_SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "Show source | driver | result.")
-_START = flags.DEFINE_float("start", 0.0, "Where in the driver to start, in seconds.")
-_END = flags.DEFINE_float("end", None, "Where in the driver to end, in seconds.")
-_MAX_FRAMES = flags.DEFINE_integer("max_frames", None, "At most so many frames of the driver.")
-_SOUND = flags.DEFINE_bool("sound", True, "Copy the driver's sound into an .mp4.")
+flags.DEFINE_float("motion_scale", _DEFAULT.motion_scale, "Factor on relative motion.")
+flags.DEFINE_float("smooth", _DEFAULT.smooth, "Standard deviation, in frames, of a Gaussian over the motion codes.")
+flags.DEFINE_string("source_crop", _DEFAULT.source_crop, "none, auto (the face) or x,y,w,h in pixels.")
+flags.DEFINE_string("driving_crop", _DEFAULT.driving_crop, "The same for the driver: one box for all of its frames.")
+flags.DEFINE_enum("fit", _DEFAULT.fit, ["crop", "pad"], "What makes a picture or a box that is not square square.")
+flags.DEFINE_string("detector", _DEFAULT.detector, "Face detector for auto: a cascade .xml or a YuNet .onnx file.")
+flags.DEFINE_float("crop_scale", _DEFAULT.crop_scale, "Side of the automatic box over that of the face.")
+flags.DEFINE_bool("paste_back", _DEFAULT.paste_back, "Put the result back into the whole source picture.")
+flags.DEFINE_bool("side_by_side", _DEFAULT.side_by_side, "Show source | driver | result.")
+flags.DEFINE_float("start", _DEFAULT.start, "Where in the driver to start, in seconds.")
+flags.DEFINE_float("end", _DEFAULT.end, "Where in the driver to end, in seconds.")
+flags.DEFINE_integer("max_frames", _DEFAULT.max_frames, "At most so many frames of the driver.")
+flags.DEFINE_bool("sound", _DEFAULT.sound, "Copy the driver's sound into an .mp4.")
 _NO_TAG = flags.DEFINE_bool("no_tag", False, "Do not say in the file that it is synthetic, and by which network.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Frames computed at once.")
+flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Frames computed at once.")
 
 
-def from_flags() -> Options:
+def asked() -> Options:
     """What the flags ask for. Raises what `Options` raises."""
     number = _REFERENCE.value
-    return Options(
-        kind=_TYPE.value,
-        motion=_MOTION.value,
-        reference_frame=int(number) if number.isdecimal() else number,
-        motion_scale=_SCALE.value,
-        smooth=_SMOOTH.value,
-        source_crop=_SOURCE_CROP.value,
-        driving_crop=_DRIVING_CROP.value,
-        fit=_FIT.value,
-        detector=_DETECTOR.value,
-        crop_scale=_CROP_SCALE.value,
-        paste_back=_PASTE_BACK.value,
-        side_by_side=_SIDE_BY_SIDE.value,
-        start=_START.value,
-        end=_END.value,
-        max_frames=_MAX_FRAMES.value,
-        sound=_SOUND.value,
-        tag=not _NO_TAG.value,
-        batch_size=_BATCH_SIZE.value,
-    )
+    reference = int(number) if number.isdecimal() else number
+    return from_flags(Options, kind=_TYPE.value, reference_frame=reference, tag=not _NO_TAG.value)
