@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from toontalker_jax.checkpoints import Mismatch, TrainCheckpoints, load_model
+from toontalker_jax.checkpoints import Mismatch, TrainCheckpoints, load_model, save_model
+from toontalker_jax.checkpoints.digests import check_digests, digests
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.training.processes import free_port
 
@@ -65,6 +66,67 @@ def test_whatever_file_is_lost_or_cut_short_a_step_comes_back_exactly_or_not_at_
             moved = [] if restored.step == 4 else ["4"]
             assert sorted(path.name for path in copy.glob("damaged/*")) == moved
     assert taken[2] >= 15  # The rest are files that say nothing new.
+
+
+def flip(path, seed):
+    """One bit of a file."""
+    data, random = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    data[random.integers(len(data))] ^= 1 << random.integers(8)
+    path.write_bytes(data)
+
+
+def largest_file(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def random_weights(step):
+    """They cannot be compressed: few flips make a file that cannot be read."""
+    return state_of(step) | {"generator": {"w": jax.random.normal(jax.random.key(step), (4096,)), "b": jnp.ones(3)}}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_flipped_bit_of_an_array_is_damage(tmp_path, seed):
+    with TrainCheckpoints(tmp_path) as saved:
+        for step in (2, 4):
+            saved.save(step, random_weights(step), CONFIG, DOMAINS)
+    flip(largest_file(tmp_path / "checkpoints" / "4"), seed)
+    with TrainCheckpoints(tmp_path) as saved:
+        with pytest.raises((OSError, ValueError)):
+            saved.restore(ABSTRACT, 4)
+        restored = saved.restore_newest(ABSTRACT)
+    assert restored.step == 2
+    jax.tree.map(np.testing.assert_array_equal, restored.state, random_weights(2))
+
+
+def test_a_flipped_bit_of_a_model_is_damage_or_does_no_harm(tmp_path, tiny_model):
+    model, told = tiny_model(("real",)), 0
+    save_model(tmp_path / "model", model)
+    for seed in range(6):
+        shutil.copytree(tmp_path / "model", tmp_path / str(seed))
+        flip(largest_file(tmp_path / str(seed)), seed)
+        try:
+            loaded = load_model(tmp_path / str(seed))
+        except (OSError, ValueError) as error:
+            told += "is damaged: the bits of domains/real/" in str(error)
+        else:  # a part of the file that nothing refers to
+            jax.tree.map(np.testing.assert_array_equal, *(nnx.state(each, nnx.Param) for each in (loaded, model)))
+    assert told
+    (tmp_path / "model" / "digests.json").unlink()  # as former versions wrote it
+    load_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])
+def test_digests_are_the_same_however_an_array_is_divided_and_see_every_bit(dtype):
+    values = np.random.default_rng(0).integers(0, 2, (8, 4)).astype(jnp.dtype(dtype))
+    mesh = jax.make_mesh((4, 2), ("a", "b"))
+    specs = [jax.P(), jax.P("a"), jax.P("b", "a"), jax.P(("a", "b"))]
+    divided = [{"x": jax.device_put(values, jax.sharding.NamedSharding(mesh, spec))} for spec in specs]
+    assert all(digests(tree) == digests({"x": values}) for tree in divided)
+    for bit in range(8 * values.itemsize):
+        changed = values.copy()
+        changed.view(f"u{values.itemsize}")[3, 1] ^= 1 << bit
+        with pytest.raises(OSError, match="here is damaged: the bits of x are not those that were saved\\."):
+            check_digests("here", {"x": changed}, digests({"x": values}))
 
 
 def test_a_damaged_step_is_told_set_aside_and_saved_again(workdir, caplog):

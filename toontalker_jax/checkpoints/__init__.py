@@ -1,11 +1,12 @@
 """Orbax on disk: inference checkpoints and training checkpoints. Paths may be local or in a bucket.
 
 An inference checkpoint is a folder:
-  model.json  what to build: format, ModelConfig, domains, versions of the packages that wrote it
-  params/     the parameters, as nested dicts (Orbax)
+  model.json    what to build: format, ModelConfig, domains, versions of the packages that wrote it
+  params/       the parameters, as nested dicts (Orbax)
+  digests.json  a sum over the bits of each
 
-A training workdir keeps its steps in `checkpoints/<step>/`, each with the state, the same model.json contents and the
-caller's metadata; steps that turned out damaged lie in `damaged/<step>/`. `load_model` reads either.
+A training workdir keeps its steps in `checkpoints/<step>/`, each with the state, the same model.json contents, digests
+and the caller's metadata; steps that turned out damaged lie in `damaged/<step>/`. `load_model` reads either.
 """
 
 from toontalker_jax.checkpoints.format import Mismatch, describe, package_versions

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
 
+from toontalker_jax.checkpoints.digests import check_digests, digests
 from toontalker_jax.checkpoints.format import (
     FORMAT,
     GENERATOR,
@@ -25,6 +26,7 @@ from toontalker_jax.checkpoints.training import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.toontalker import ToonTalker, abstract_network
 
+_DIGESTS = "digests.json"
 _DATA_FILE_BYTES = 64 << 20  # Orbax holds a data file in memory until it is this large; by itself it would hold 2 GB
 
 
@@ -69,11 +71,12 @@ def save_model(
 
 def _write_model(folder: epath.Path, model: ToonTalker, notes: Mapping[str, Any]) -> None:
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    sums = digests(params)  # in every process
     save = ocp.args.PyTreeSave(params, ocdbt_target_data_file_size=_DATA_FILE_BYTES)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         checkpointer.save(folder / "params", save, force=True)  # force: a killed run may have left one
     if jax.process_index() == 0:
-        files = {"model.json": describe(model.config, tuple(model.domains))} | dict(notes)
+        files = {"model.json": describe(model.config, tuple(model.domains)), _DIGESTS: sums} | dict(notes)
         for name, contents in files.items():
             (folder / name).write_text(json.dumps(contents, indent=2) + "\n")
 
@@ -87,29 +90,41 @@ def load_model(path: epath.PathLike, **how: Any) -> ToonTalker:
     Raises:
       FileNotFoundError: `path` is neither.
       Mismatch: what is stored does not fit this version of the network.
-      OSError: every step of the workdir is damaged.
+      OSError: the checkpoint, or every step of the workdir, is damaged.
     """
     path = absolute(path)
     if (path / "model.json").exists():
         description = json.loads((path / "model.json").read_text())
-        return _restore_model(path, description, path / "params", None, how)
+        sums = path / _DIGESTS  # Former versions wrote none.
+        wanted = json.loads(sums.read_text()) if sums.exists() else {}
+        return _restore_model(_Stored(path, path / "params", None, description, wanted), how)
     if (path / "checkpoints").exists():
         with TrainCheckpoints(path, read_only=True) as checkpoints:
 
             def model_of(step: int) -> ToonTalker:
                 key = GENERATOR_EMA if checkpoints.tree(step).get(GENERATOR_EMA) else GENERATOR
-                description = checkpoints.describe_step(step)[1]["model"]
-                return _restore_model(path, description, checkpoints.state_folder(step), key, how)
+                about = checkpoints.describe_step(step)[1]
+                state = checkpoints.state_folder(step)
+                return _restore_model(_Stored(path, state, key, about["model"], about.get("digests", {})), how)
 
             return checkpoints.newest_sound(model_of).found
     raise FileNotFoundError(f"{path} holds neither model.json (a checkpoint) nor checkpoints/ (a training workdir).")
 
 
-def _restore_model(
-    path: epath.Path, description: Mapping[str, Any], params: epath.Path, key: str | None, how: Mapping[str, Any]
-) -> ToonTalker:
-    """Builds the described model and fills it from the Orbax folder `params`, from its top-level `key` if given."""
-    config, domains = _read_description(path, description)
+class _Stored(NamedTuple):
+    """Where a model lies: in the Orbax folder `params`, under the top-level `key` if there is one."""
+
+    path: epath.Path  # as given to load_model
+    params: epath.Path
+    key: str | None
+    description: Mapping[str, Any]
+    digests: Mapping[str, int]
+
+
+def _restore_model(stored: _Stored, how: Mapping[str, Any]) -> ToonTalker:
+    """Builds the described model and fills it."""
+    path, params, key = stored.path, stored.params, stored.key
+    config, domains = _read_description(path, stored.description)
     config = dataclasses.replace(config, **{name: value for name, value in how.items() if value is not None})
     # Nothing is computed for the parameters: only their shapes are needed.
     graph, abstract = abstract_network(config, domains)
@@ -117,13 +132,14 @@ def _restore_model(
     wanted = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), nnx.to_pure_dict(abstract)
     )
-    stored = stored_tree(params)
-    check_fits(str(path), stored if key is None else stored[key], wanted)
+    tree = stored_tree(params)
+    check_fits(str(path), tree if key is None else tree[key], wanted)
     wanted = wanted if key is None else {key: wanted}
     restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
     restored = ocp.PyTreeCheckpointHandler().restore(
         params, args=ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
     )
+    check_digests(str(params), restored, stored.digests)
     nnx.replace_by_pure_dict(abstract, restored if key is None else restored[key])
     return nnx.merge(graph, abstract)
 

@@ -1,5 +1,6 @@
 """Training checkpoints: saved in the background, kept by policy, and read back from the newest sound one."""
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from toontalker_jax.checkpoints.digests import check_digests, digests
 from toontalker_jax.checkpoints.format import (
     GENERATOR,
     Mismatch,
@@ -55,7 +57,7 @@ class TrainCheckpoints:
     parameters, so that `load_model(workdir)` can use it.
 
     A step appears under its name only when all of it is written. What may happen to it afterwards (a file lost or cut
-    short) is found when it is read; single flipped bits in the arrays are not, as Orbax keeps no checksum of these.
+    short, flipped bits) is found when it is read.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class TrainCheckpoints:
         if GENERATOR not in state:
             raise KeyError(f"the training state has no {GENERATOR!r} (its keys: {sorted(state)}).")
         description = {"model": describe(config, domains), "metadata": dict(metadata or {})}
+        description["digests"] = digests(state)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), model=ocp.args.JsonSave(description))
         self.wait()
         newest = self.latest_step()
@@ -164,31 +167,26 @@ class TrainCheckpoints:
                 f"free space and run the same command again to go on from it: {one_line(error)}"
             ) from error
 
-    def newest_sound(self, read: Callable[[int], T]) -> NewestSound[T]:
+    def newest_sound(self, read: Callable[[int], T], check: Callable[[T], None] | None = None) -> NewestSound[T]:
         """`read(step)` of the newest step for which it works, in every process; each one skipped is a warning.
+
+        Args:
+          check: called in every process with what was read, once all have read it; raises if it is damaged.
 
         Raises:
           FileNotFoundError: there is no complete step.
           Mismatch: `read` raised it, which ends the search: the step is sound.
           OSError: all steps are damaged. The message lists them.
         """
-        steps = self._steps()
         damaged: dict[int, str] = {}
-        for step in steps:
-            outcome, found, error = _SOUND, None, None
-            try:
-                found = read(step)
-            except Mismatch as mismatch:
-                outcome, error = _MISMATCH, mismatch
-            except Exception as damage:  # whatever Orbax, TensorStore and JSON make of files lost or cut short
-                outcome, error = _DAMAGED, damage
-            agreed = _worst(outcome)
-            if agreed == _SOUND:
+        for step in self._steps():
+            found, why = _attempt(functools.partial(read, step))
+            if check and not why:
+                why = _attempt(functools.partial(check, found))[1]
+            if not why:
                 return NewestSound(found, damaged)
-            if agreed == _MISMATCH:
-                raise error if outcome == _MISMATCH else Mismatch(f"step {step}: see the error of another process.")
-            damaged[step] = one_line(error) if error else "another process could not read it"
-            logging.warning("%s: step %d is damaged and skipped: %s", self._directory, step, damaged[step])
+            damaged[step] = why
+            logging.warning("%s: step %d is damaged and skipped: %s", self._directory, step, why)
         listed = "; ".join(f"{step}: {why}" for step, why in damaged.items())
         raise OSError(f"{self._directory} has no sound step, nothing of it was touched. {listed}")
 
@@ -203,27 +201,29 @@ class TrainCheckpoints:
 
         Raises: as `newest_sound` and `restore`.
         """
-        restored, damaged = self.newest_sound(lambda step: self.restore(abstract_state, step, check))
+        restored, damaged = self.newest_sound(lambda step: self._read(abstract_state, step, check), self._check_bits)
         if damaged:
             self._set_aside(damaged)
         return restored
 
-    def restore(
-        self,
-        abstract_state: Mapping[str, Any],
-        step: int | None = None,
-        check: Callable[[int, Mapping[str, Any]], None] = _any,
-    ) -> Restored:
+    def restore(self, abstract_state: Mapping[str, Any], step: int | None = None) -> Restored:
         """Reads a step (None: the newest) into the shapes, dtypes and shardings of `abstract_state`.
 
         Args:
           abstract_state: jax.ShapeDtypeStruct leaves with a sharding, or arrays; same structure as what was saved.
-          check: as of `restore_newest`.
 
         Raises:
           FileNotFoundError: there is no such step.
           Mismatch: names or shapes differ from what was saved.
+          OSError: bits differ.
         """
+        restored = self._read(abstract_state, step, _any)
+        self._check_bits(restored)
+        return restored
+
+    def _read(
+        self, abstract_state: Mapping[str, Any], step: int | None, check: Callable[[int, Mapping[str, Any]], None]
+    ) -> Restored:
         step, description = self.describe_step(step)
         check(step, description["metadata"])
         check_fits(f"step {step} of {self._directory}", self.tree(step), abstract_state)
@@ -233,8 +233,12 @@ class TrainCheckpoints:
         )
         return Restored(step, state, description["metadata"])
 
+    def _check_bits(self, restored: Restored) -> None:
+        wanted = self.describe_step(restored.step)[1].get("digests", {})  # Former versions kept none.
+        check_digests(f"step {restored.step} of {self._directory}", restored.state, wanted)
+
     def describe_step(self, step: int | None = None) -> tuple[int, dict[str, Any]]:
-        """A step's number (None: the newest) and its {"model": contents of model.json, "metadata": the caller's}."""
+        """A step's number (None: the newest) and its {"model": contents of model.json, "metadata", "digests"}."""
         steps = self._steps()
         if step is not None and step not in steps:
             raise FileNotFoundError(f"{self._directory} has no step {step}; it has {sorted(steps)}.")
@@ -274,6 +278,23 @@ class TrainCheckpoints:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _attempt(act: Callable[[], T]) -> tuple[T | None, str]:
+    """What `act` returns and "", or why it failed in some process. Raises Mismatch if any process does."""
+    outcome, result, error = _SOUND, None, None
+    try:
+        result = act()
+    except Mismatch as mismatch:
+        outcome, error = _MISMATCH, mismatch
+    except Exception as damage:  # whatever Orbax, TensorStore and JSON make of files lost or cut short
+        outcome, error = _DAMAGED, damage
+    agreed = _worst(outcome)
+    if agreed == _MISMATCH:
+        raise error if outcome == _MISMATCH else Mismatch("see the error of another process.")
+    if agreed == _DAMAGED:
+        return None, one_line(error) if error else "another process could not read it"
+    return result, ""
 
 
 def _worst(outcome: int) -> int:
