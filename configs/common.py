@@ -90,6 +90,7 @@ def small_network(config: ml_collections.ConfigDict) -> None:
     )
     config.weights.image_gradient, config.weights.change = 1.0, 1.0
     config.optimizer.update(learning_rate=1e-3, beta1=0.9, decay="cosine", warmup_steps=100)
+    config.discriminator_optimizer.learning_rate = 1e-3  # for those who set weights.adversarial
     config.optimizer.multipliers = {
         "motion_encoder": 5.0,
         "appearance_encoder": 3.0,

@@ -23,4 +23,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.log_every, config.pictures_every, config.checkpoint_every = 50, 500, 1000
     if recipe == "modern":
         common.modern(config)
+        config.model.align_corners = True  # as in stage 1
     return config

@@ -2,14 +2,19 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import loaders
-from data_pipelines.batches import PairBatch, Stage2Batch
 from data_pipelines.clips import open_clips
 from data_pipelines.sampling import Sampling
+from toontalker_jax.training.step import Batch
+
+_PICTURE_ROWS = 8
 
 
 def open_batches(config: ConfigDict, image_size: int) -> functools.partial:
@@ -45,7 +50,19 @@ def reading_options(data: ConfigDict) -> loaders.Reading:
     )
 
 
-def whole_batch(batches: functools.partial, reading: loaders.Reading) -> PairBatch | Stage2Batch:
-    """The first batch with the rows of all processes, the same in each; no threads or workers for a single one."""
-    at_once = dataclasses.replace(reading, process_index=0, process_count=1, num_workers=0, num_threads=0)
-    return next(batches(reading=at_once))
+def first_rows(batches: functools.partial, reading: loaders.Reading) -> Batch:
+    """The rows of the first batch that are shown as pictures, the same in each process; read without threads."""
+    alone = dataclasses.replace(reading, process_index=0, process_count=1, num_workers=0, num_threads=0)
+    same = {"driver_weights": (1.0, 1.0)} if "driver_weights" in batches.keywords else {}
+    return next(batches(reading=alone, batch_size=min(_PICTURE_ROWS, batches.keywords["batch_size"]), **same))
+
+
+def batch_shapes(rows: Batch, state: Mapping[str, Any]) -> Batch:
+    """Shapes and types of a global batch of the loader with this state; `rows` are some of its rows."""
+
+    def shapes(pictures: Mapping[str, np.ndarray], count: int) -> dict[str, jax.ShapeDtypeStruct]:
+        return {key: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype) for key, x in pictures.items()}
+
+    if "source" in rows:
+        return shapes(rows, state["batch_size"])
+    return {direction: shapes(pictures, state[f"rows of {direction}"]) for direction, pictures in rows.items()}

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST_S = 600.0  # no start may take longer without a kill
 _TINY = {"model.width": 16, "model.motion_slots": 2, "model.heads": 2, "model.channel_base": 512}
 _TINY |= {"model.channel_cap": 16, "model.dropout": 0.1, "weights.adversarial": 0.1, "ema_images": 64}
-_TINY |= {"optimizer.warmup_steps": 1, "discriminator_optimizer.learning_rate": 1e-3, "batch_size": 4, "data.last": 0}
+_TINY |= {"optimizer.warmup_steps": 1, "batch_size": 4, "data.last": 0}
 _TINY |= {"log_every": 1, "checkpoint_every": 2}
 
 

@@ -19,10 +19,11 @@ from ml_collections import ConfigDict
 from data_pipelines.clip_source import BadRecord
 from data_pipelines.host_memory import settle_for_cpu
 from scripts.recipe import CONFIG, as_json
-from scripts.recipe_data import open_batches, reading_options, whole_batch
-from scripts.recipe_networks import initial_model, perceptual_network
+from scripts.recipe_data import batch_shapes, first_rows, open_batches, reading_options
+from scripts.recipe_networks import perceptual_network, starting_point, step_flops, vgg_digest
 from toontalker_jax import checkpoints
-from toontalker_jax.evaluation.flops import count_jaxpr_flops
+from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.models.discriminator import STD_GROUP
 from toontalker_jax.training import failed_writes, loop, preemption, processes, setup
 from toontalker_jax.training.reporting import Reporter, describe_run
 from toontalker_jax.training.sharding import Layout, check_divides, make_mesh
@@ -44,14 +45,13 @@ def prepare(
       ValueError, TypeError, OSError: something in the config or in the workdir is wrong.
     """
     processes.join(_DISTRIBUTED.value)
-    model, vgg = initial_model(config), perceptual_network(config)
-    layout = Layout(make_mesh(config.mesh.fsdp))
-    training = setup.set_up(config, model, layout)
-    batches, reading = open_batches(config, model.config.image_size), reading_options(config.data)
-    data = batches(reading=reading).state | {"first frame": config.data.first}
-    recipe = as_json(config)
-    first_batch = whole_batch(batches, reading)
-    check_divides(first_batch, config.accumulate, layout.mesh)
+    model, layout, vgg = ModelConfig(**config.model), Layout(make_mesh(config.mesh.fsdp)), perceptual_network(config)
+    training = starting_point(config, layout, resumes=checkpoints.has_steps(workdir))
+    batches, reading = open_batches(config, model.image_size), reading_options(config.data)
+    data = batches(reading=reading).state | {"first frame": config.data.first} | vgg_digest(vgg)
+    shown, recipe = first_rows(batches, reading), as_json(config)
+    batch = batch_shapes(shown, data)
+    check_divides(batch, config.accumulate, layout.mesh, STD_GROUP if config.weights.adversarial else 1)
     keep = {"keep_newest": config.keep_newest, "keep_every": config.keep_every or None}
     saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir, **keep))
     state = loop.resume(training.state, saved, layout, data, recipe)
@@ -61,7 +61,8 @@ def prepare(
         train_step=training.train_step,
         vgg=vgg,
         pictures=training.pictures,
-        first_batch=first_batch,
+        shown=shown,
+        batch=batch,
         rows=config.batch_size * config.stage,
         batches=lambda done: stack.enter_context(contextlib.closing(batches(start_step=done, reading=reading))),
         data=data,
@@ -69,11 +70,11 @@ def prepare(
         schedule=loop.Schedule(config.steps, config.log_every, config.pictures_every, config.checkpoint_every),
         layout=layout,
         stop=notice,
-        count_flops=count_jaxpr_flops,
+        count_flops=functools.partial(step_flops, config, layout),
         trace_steps=_TRACE.value,
     )
     reporter = stack.enter_context(contextlib.closing(Reporter(workdir, int(state.step))))
-    return functools.partial(loop.train, run, state, saved, reporter, model.config, tuple(model.domains))
+    return functools.partial(loop.train, run, state, saved, reporter, model, setup.domains(config))
 
 
 def main(_: list[str]) -> None:
@@ -85,7 +86,7 @@ def main(_: list[str]) -> None:
         with contextlib.ExitStack() as stack:
             try:
                 train = prepare(CONFIG.value, epath.Path(_WORKDIR.value), notice, stack)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, ImportError) as error:  # the last of a bucket without the extra gcs
                 raise SystemExit(f"error: {error}") from None
             train()
     except preemption.Preempted as notice:

@@ -16,6 +16,7 @@ from flax import nnx
 from toontalker_jax.checkpoints import Mismatch, TrainCheckpoints, load_model, save_model
 from toontalker_jax.checkpoints.digests import check_digests, digests
 from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.training.preemption import Preempted
 from toontalker_jax.training.processes import free_port
 
 # Where one array fails, Orbax leaves coroutines of the others, and callbacks of an event loop that it has closed.
@@ -167,6 +168,15 @@ def test_a_step_that_may_not_be_gone_on_from_is_not_damage(workdir):
 
     with TrainCheckpoints(workdir) as saved, pytest.raises(Mismatch, match="not 4, which saw 4"):
         saved.restore_newest(ABSTRACT, refuse)
+
+
+def test_a_notice_to_stop_while_a_step_is_read_is_not_damage(workdir):
+    def stop(step, metadata):
+        raise Preempted(None)
+
+    with TrainCheckpoints(workdir) as saved, pytest.raises(Preempted):
+        saved.restore_newest(ABSTRACT, stop)
+    assert not (workdir / "damaged").exists()
 
 
 def test_a_model_is_loaded_from_the_newest_sound_step_and_nothing_is_moved(tmp_path, tiny_model, caplog):

@@ -26,11 +26,10 @@ from scripts.benchmarks.networks import random_network
 from scripts.benchmarks.rates import peak_rate
 from scripts.recipe import CONFIG
 from scripts.recipe_data import open_batches, reading_options
-from toontalker_jax.evaluation.flops import count_flops
+from scripts.recipe_networks import step_flops
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.perceptual import VGG19
 from toontalker_jax.training import loop, setup
-from toontalker_jax.training.ahead_of_time import abstract_step
 from toontalker_jax.training.optimizers import Params
 from toontalker_jax.training.sharding import Layout, make_mesh, place, shard_batch
 from toontalker_jax.training.state import Optimizers, TrainState
@@ -74,14 +73,6 @@ def prepare(config: ConfigDict) -> Training:
     return Training(config, layout, training, state, place(batch, layout.rows), place(vgg, layout.whole))
 
 
-def step_flops(config: ConfigDict, layout: Layout) -> int:
-    """Of a step of the global batch, without the lazy R1 penalty and what `remat` computes again."""
-    plain = config.copy_and_resolve_references()
-    plain.model.remat, plain.r1.gamma = False, 0.0
-    step = abstract_step(plain, layout)
-    return count_flops(step.function, *step.arguments)
-
-
 def keep_gradient() -> optax.GradientTransformation:
     """An optimizer that moves nothing, and whose state is the gradient."""
 
@@ -106,7 +97,7 @@ def without(training: Training, names: tuple[str, ...], *, backward: bool = True
     def program(state: TrainState, batch: Batch, vgg: VGG19 | None) -> Any:
         state = state._replace(generator_ema={}, generator_optimizer=(), discriminator_optimizer=(), r1={})
         after, metrics = step(state if weights["adversarial"] else state._replace(discriminator={}), batch, vgg)
-        del metrics["gradient_norm"]
+        metrics = {name: value for name, value in metrics.items() if not name.startswith("gradient_norm")}
         gradients = after.generator_optimizer, after.discriminator_optimizer
         return (layout.scatter(gradients), layout.gather(metrics)) if backward else layout.gather(metrics)
 

@@ -10,6 +10,10 @@
 #SBATCH --open-mode=append
 set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this with sbatch, from the repository}"
+if [ -n "${SLURM_GPUS_ON_NODE:-}" ]; then # JAX would give a process one GPU alone, that of its number on the node.
+    JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((SLURM_GPUS_ON_NODE - 1)))
+    export JAX_LOCAL_DEVICE_IDS
+fi
 srun --kill-on-bad-exit=0 .venv/bin/python scripts/train.py --distributed=auto "$@"
 status=$?
 if [ "$status" -eq 75 ]; then

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A training on every host of a TPU slice, each of which has the repository in the same folder:
+# A training on every host of a TPU slice, each of which has the repository, installed with '.[tpu,gcs]', in the same
+# folder:
 #     scripts/launch/tpu_pod.sh NAME ZONE FOLDER --config=configs/stage1.py --workdir=gs://… …
 # As long as the run asks for it (exit status 75: stopped by a notice, and saved), it is started again.
 set -uo pipefail

@@ -1,5 +1,6 @@
 """scripts/train.py from end to end on folders of frames: both stages, devices, what it says of mistakes."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -8,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from configs import video
-from scripts import recipe_data
-from tests.scripts.trainings import metrics, params
-from toontalker_jax.checkpoints import TrainCheckpoints, load_model
+from configs import puppets, video
+from scripts import recipe_data, recipe_networks
+from tests.scripts.trainings import TINY_SETTINGS, metrics, params
+from toontalker_jax.checkpoints import TrainCheckpoints, load_model, save_model
+from toontalker_jax.training.sharding import Layout, abstract, make_mesh
 
 
 def test_a_run_leaves_what_it_promises(stage1):
@@ -62,13 +64,16 @@ def damaged(prepared):
     return copy, shard.name
 
 
+SMALL = TINY_SETTINGS | {"model.image_size": 64, "model.backward_resolutions": (4, 8, 16), "model.align_corners": True}
+
+
 def test_the_papers_stage2_keeps_what_it_was_told_of_the_data_and_tells_bad_records(
     train, stage1, prepared, damaged, tmp_path
 ):
     options = {"min_distance": 2, "max_distance": 3, "identity_balanced": True, "flip": True, "colour_jitter": 0.2}
     options |= {"driver_weights.real": 3, "driver_weights.cartoon": 1, "first": 1}
     sources = {f"data.{name}": value for name, value in (options | {"real": prepared, "cartoon": damaged[0]}).items()}
-    sources |= {"data.workers": 2, "data.threads": 0}
+    sources |= {"data.workers": 2, "data.threads": 0} | SMALL
     # tests/training/test_stages.py has the losses by networks: their gradients take minutes to compile.
     alone = {f"weights.{name}": 0.0 for name in ("perceptual", "adversarial", "analogy")} | {"model.dropout": 0.0}
     done = train(tmp_path, "stage2.py", steps=3, init=stage1, batch_size=2, **alone, **sources)
@@ -102,6 +107,38 @@ def test_a_mistake_is_named_before_anything_is_written(train, tmp_path, recipe, 
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def tiny_recipe(config, **settings):
+    """video.py's with the network of conftest.py."""
+    recipe = video.get_config()
+    recipe.model.update(dataclasses.asdict(config))
+    recipe.update(settings)
+    return recipe
+
+
+def test_another_network_than_the_recipes_is_no_start(tiny_model, tmp_path):
+    model = tiny_model()
+    save_model(tmp_path / "two", model)
+    recipe = tiny_recipe(model.config, init=str(tmp_path / "two"))
+    with pytest.raises(ValueError, match="two has the domains cartoon, real; stage 1 trains real"):
+        recipe_networks.initial_model(recipe)
+    recipe.stage, recipe.model.dropout, recipe.model.flow_init_scale = 2, 0.5, 0.3  # of the run, and of the start
+    assert recipe_networks.initial_model(recipe).config.dropout == 0.5
+    recipe.model.width, recipe.model.align_corners = 32, True
+    settings = "--config.model.width=16 --config.model.align_corners=False"
+    with pytest.raises(ValueError, match=f"is another network than the recipe's: it has {settings}"):
+        recipe_networks.initial_model(recipe)
+
+
+def test_what_a_run_started_from_is_not_needed_to_go_on(tiny_model, tmp_path):
+    model, layout = tiny_model(("real",)), Layout(make_mesh(devices=jax.devices()[:1]))
+    save_model(tmp_path / "start", model)
+    recipe = tiny_recipe(model.config, init=str(tmp_path / "start"), steps=200, batch_size=8)
+    begins = recipe_networks.starting_point(recipe, layout, resumes=False)
+    shutil.rmtree(tmp_path / "start")
+    goes_on = recipe_networks.starting_point(recipe, layout, resumes=True)
+    jax.tree.map(np.testing.assert_equal, *(abstract(made.state, layout.whole) for made in (begins, goes_on)))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -115,3 +152,22 @@ def test_batches_that_cannot_be_made_are_refused(clips, changes, message):
     config.update_from_flattened_dict({"data.real": str(clips / "real"), "data.last": 0} | changes)
     with pytest.raises(ValueError, match=message):
         recipe_data.open_batches(config, 64)(reading=recipe_data.reading_options(config.data))
+
+
+@pytest.mark.parametrize(("batch_size", "rows"), [(16, 8), (4, 4)])
+def test_the_rows_that_are_shown_are_the_first_of_the_batch(clips, batch_size, rows):
+    config = puppets.get_config("stage=2")
+    settings = {"data.real": str(clips / "real"), "data.cartoon": str(clips / "cartoon"), "batch_size": batch_size}
+    settings |= {"data.real_split": "", "data.cartoon_split": "", "data.driver_weights.real": 3.0}
+    config.update_from_flattened_dict(settings)
+    batches, reading = recipe_data.open_batches(config, 64), recipe_data.reading_options(config.data)
+    whole = batches(reading=reading)
+    batch, shown = next(whole), recipe_data.first_rows(batches, reading)
+    for direction, pictures in shown.items():
+        for key, picture in pictures.items():
+            few = min(rows, len(batch[direction][key]))  # the directions have their shares, here equal ones
+            assert len(picture) == rows
+            np.testing.assert_array_equal(picture[:few], batch[direction][key][:few])
+    shapes = recipe_data.batch_shapes(shown, whole.state)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), shapes) == jax.tree.map(lambda x: (x.shape, x.dtype), batch)
+    whole.close()

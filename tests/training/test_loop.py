@@ -40,7 +40,8 @@ def train(workdir, schedule, data=DATA, recipe=RECIPE, stop=lambda step: False):
         train_step=train_step,
         vgg=None,
         pictures=lambda params, batch: {"grid": jnp.full((4, 4, 3), 1.0)},
-        first_batch={"x": np.ones(2, np.float32)},
+        shown={"x": np.ones(2, np.float32)},
+        batch={"x": jax.ShapeDtypeStruct((2,), np.float32)},
         rows=2,
         batches=lambda done: ({"x": np.full(2, n, np.float32)} for n in itertools.count(done + 1)),
         data=data,
@@ -48,7 +49,7 @@ def train(workdir, schedule, data=DATA, recipe=RECIPE, stop=lambda step: False):
         schedule=schedule,
         layout=layout,
         stop=stop,
-        count_flops=lambda jaxpr: 0.0,
+        count_flops=lambda: 0.0,
     )
     with TrainCheckpoints(workdir) as saved:
         state = loop.resume(start(), saved, layout, data, recipe)

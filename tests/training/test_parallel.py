@@ -54,7 +54,7 @@ def test_a_step_is_the_same_on_a_mesh_and_in_parts(one_step):
     """tests/scripts has whole runs on 8 devices without slices, and on two processes with slices over pairs."""
     (means, metrics, _), (wanted, wanted_metrics, _) = one_step(4, 4, PARTS), one_step(1, 1, 1)
     for name, value in wanted_metrics.items():
-        rtol = 2e-2 if name == "gradient_norm" else 1e-4  # as below
+        rtol = 2e-2 if name == "gradient_norm" else 1e-3 if name == "gradient_norm/discriminator" else 1e-4  # as below
         np.testing.assert_allclose(metrics[name], value, rtol=rtol, err_msg=name)
     # Parameters changed by 1e-6 of themselves change some of the generator's gradients by 2.5 %; measured for the
     # discriminator's: 1e-5.

@@ -112,7 +112,7 @@ def test_the_discriminator_trains_on_the_steps_own_fakes(stage1_run):
     step, state = stage1_run
     after, metrics = step(state, {"source": images(0), "driving": images(1)}, None)
     terms = {"l1/real", "image_gradient/real", "adversarial/real", "discriminator/real"}
-    assert set(metrics) == terms | {"loss", "gradient_norm", "still/real"}
+    assert set(metrics) == terms | {"loss", "gradient_norm", "gradient_norm/discriminator", "still/real"}
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.discriminator, after.discriminator)
     assert all(jax.tree.leaves(changed))
     assert int(after.step) == 1

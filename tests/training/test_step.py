@@ -127,6 +127,12 @@ def test_what_is_computed_again_is_the_same():
         ({"r1.every": 0}, "r1.every = 0"),
         ({"r1.gamma": 1.0}, "weights.adversarial = 0"),
         ({"stage": 3}, "config.stage = 3"),
+        ({"pictures_every": 0}, "pictures_every = 0"),
+        ({"log_every": 0}, "log_every = 0"),
+        ({"checkpoint_every": -1}, "checkpoint_every = -1"),
+        ({"optimizer.learning_rate": 0.0}, "optimizer.learning_rate = 0.0"),
+        ({"discriminator_optimizer.learning_rate": 0.0, "weights.adversarial": 1.0}, "discriminator_optimizer.learni"),
+        ({"model.dtype": "float16"}, "train in bfloat16 or float32"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(changes, message):
@@ -135,6 +141,13 @@ def test_numbers_that_mean_nothing_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         setup.domains(config)
         setup.step_options(config)
+        setup.check_training(config)
+
+
+def test_the_recipes_pass_these_checks():
+    for recipe in (puppets.get_config("stage=1"), puppets.get_config("stage=2"), stage1.get_config("recipe=modern")):
+        recipe.weights.adversarial = 1.0
+        setup.check_training(recipe)
 
 
 @pytest.mark.parametrize(("rows", "accumulate"), [(8, 3), (12, 1), (8, 0)])

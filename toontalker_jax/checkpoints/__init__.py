@@ -9,9 +9,10 @@ A training workdir keeps its steps in `checkpoints/<step>/`, each with the state
 and the caller's metadata; steps that turned out damaged lie in `damaged/<step>/`. `load_model` reads either.
 """
 
+from toontalker_jax.checkpoints.digests import digests
 from toontalker_jax.checkpoints.format import Mismatch, describe, package_versions
 from toontalker_jax.checkpoints.inference import check_free, load_model, save_model
-from toontalker_jax.checkpoints.training import Restored, TrainCheckpoints
+from toontalker_jax.checkpoints.training import Restored, TrainCheckpoints, has_steps
 
 __all__ = [
     "Mismatch",
@@ -19,6 +20,8 @@ __all__ = [
     "TrainCheckpoints",
     "check_free",
     "describe",
+    "digests",
+    "has_steps",
     "load_model",
     "package_versions",
     "save_model",

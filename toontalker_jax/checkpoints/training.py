@@ -280,6 +280,14 @@ class TrainCheckpoints:
         self.close()
 
 
+def has_steps(workdir: epath.PathLike) -> bool:
+    """Whether a run in `workdir` would go on from a checkpoint, damaged or not."""
+    if not (absolute(workdir) / "checkpoints").exists():
+        return False
+    with TrainCheckpoints(workdir, read_only=True) as saved:
+        return saved.latest_step() is not None
+
+
 def _attempt(act: Callable[[], T]) -> tuple[T | None, str]:
     """What `act` returns and "", or why it failed in some process. Raises Mismatch if any process does."""
     outcome, result, error = _SOUND, None, None

@@ -14,12 +14,7 @@ def count_flops(function: Callable, *arguments: object) -> int:
     as is usual, and so are products with the zeros that the gradient of a strided convolution puts between samples. A
     loop counts once for each iteration that its trace tells (`scan`), a `while` once; a `cond` as its largest branch.
     """
-    return count_jaxpr_flops(jax.make_jaxpr(function)(*arguments))
-
-
-def count_jaxpr_flops(closed: core.ClosedJaxpr) -> int:
-    """`count_flops` of what is traced already."""
-    return _of_jaxpr(closed.jaxpr)
+    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def _of_jaxpr(jaxpr: core.Jaxpr) -> int:

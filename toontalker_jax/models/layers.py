@@ -55,14 +55,14 @@ class Equalized(nnx.Module):
 
 
 class EqualLinear(Equalized):
-    """x · kernel / sqrt(in) + bias, float32. kernel [in, out]."""
+    """x · kernel / sqrt(in) + bias, in float32 also where a GPU or TPU would round the factors. kernel [in, out]."""
 
     def __init__(self, features_in: int, features_out: int, *, bias_init: float = 0.0, rngs: nnx.Rngs):
         self.kernel = normal(rngs, (features_in, features_out))
         self.bias = nnx.Param(jnp.full((features_out,), bias_init, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x @ self.scaled_kernel() + self.bias[...]
+        return jnp.matmul(x, self.scaled_kernel(), precision="highest") + self.bias[...]
 
     def fold(self, dtype: jax.typing.DTypeLike) -> None:
         super().fold(jnp.float32)
@@ -163,7 +163,7 @@ class ModulatedConv(Equalized):
         x = upsample_conv3x3(x, kernel.astype(x.dtype)) if self.upsample else convolve(x, kernel)
         if self.demodulate:
             energy = self.energy[...] if self.folded else _energy(kernel)  # [in, out]
-            norm = jax.lax.rsqrt(jnp.square(scale) @ energy + 1e-8)  # [N, out]
+            norm = jax.lax.rsqrt(jnp.matmul(jnp.square(scale), energy, precision="highest") + 1e-8)  # [N, out]
             x = x * norm[:, None, None, :].astype(x.dtype)
         return x
 

@@ -8,9 +8,9 @@ from absl import logging
 from toontalker_jax.checkpoints import Mismatch
 
 # Of the recipe, what may change from start to start; everything else decides what is computed. The paths of the data
-# are here because the data itself is compared, see `Batches.state` in data_pipelines/loaders.py.
+# and of the perceptual network are here because these themselves are compared, see `data` below.
 _FREE = {"steps", "log_every", "pictures_every", "checkpoint_every", "keep_newest", "keep_every", "mesh", "accumulate"}
-_FREE |= {"data", "model.remat"}
+_FREE |= {"data", "vgg", "init", "model.remat"}
 _WHOLE = {"optimizer.multipliers", "discriminator_optimizer.multipliers"}  # their keys are values
 
 
@@ -21,7 +21,8 @@ def check_continues(
 
     Args:
       metadata: the checkpoint's: {"data": …, "recipe": …}; older versions kept neither, which is a warning.
-      data, recipe: what this run was started with, as JSON would hold them.
+      data, recipe: what this run was started with, as JSON would hold them; `data` is `Batches.state` and what tells
+        one perceptual network from another.
     """
     for kind in ("data", "recipe"):
         if metadata.get(kind) is None:
@@ -29,6 +30,8 @@ def check_continues(
     differences = {}
     if (before := metadata.get("recipe")) is not None:
         differences |= _recipe_differences(step, before, recipe)
+        if before.get("init") != recipe.get("init"):
+            logging.warning("init = %r is not looked at: the run goes on from step %d.", recipe.get("init"), step)
     if (before := metadata.get("data")) is not None:
         # The seed and the batch size are of both.
         differing = {name for name in {**before, **data} if before.get(name) != data.get(name)}

@@ -18,8 +18,6 @@ from toontalker_jax.training.state import TrainState
 from toontalker_jax.training.step import Batch, Metrics
 from toontalker_jax.training.watch import Schedule, Watch
 
-_PICTURE_ROWS = 8
-
 
 class Run(NamedTuple):
     """Everything that `train` needs and does not make itself."""
@@ -27,7 +25,8 @@ class Run(NamedTuple):
     train_step: Callable[[TrainState, Batch, VGG19 | None], tuple[TrainState, Metrics]]
     vgg: VGG19 | None  # the perceptual network, if a loss needs it
     pictures: Callable[[Any, Batch], dict[str, jax.Array]]
-    first_batch: Batch  # of every process's rows, numpy: its shapes are every batch's, its first rows the pictures'
+    shown: Batch  # rows for the pictures, numpy, the same in each process
+    batch: Batch  # shapes and types of a whole batch, of all processes
     rows: int  # pairs, or tuples of both directions, in a step
     batches: Callable[[int], Iterator[Batch]]  # from the number of steps already done; this process's rows, numpy
     data: Mapping[str, Any]  # what decides the batches, besides the step; kept in the checkpoints, as JSON
@@ -35,7 +34,7 @@ class Run(NamedTuple):
     schedule: Schedule
     layout: Layout
     stop: Callable[[int], bool]  # asked after every step by every process: save this one and stop?
-    count_flops: Callable[[Any], float]  # of the step's jaxpr; 0: unknown
+    count_flops: Callable[[], float]  # of a step; asked where the devices' peak is known
     trace_steps: int = 0  # to be profiled
 
 
@@ -83,15 +82,14 @@ def train(
     layout, schedule, first = run.layout, run.schedule, int(state.step)
     if first >= schedule.steps:
         return state
-    shown = jax.tree.map(lambda rows: rows[:_PICTURE_ROWS], run.first_batch)
-    picture_batch, vgg = place((shown, run.vgg), layout.whole)
-    traced = jitted(run.train_step, state, layout).trace(state, abstract(run.first_batch, layout.rows), vgg)
-    train_step = traced.lower().compile()
+    shown, vgg = place((run.shown, run.vgg), layout.whole)
+    train_step = jitted(run.train_step, state, layout).lower(state, abstract(run.batch, layout.rows), vgg).compile()
     pictures = jax.jit(run.pictures, out_shardings=layout.whole)
     batches, step, stop = run.batches(first), first, False
     metadata = {"data": dict(run.data), "recipe": dict(run.recipe)}
     late: tuple[int, Metrics] | None = None
-    pace = Pace(run.rows, schedule.steps, run.count_flops(traced.jaxpr), peak_flops(layout.mesh.devices.ravel()))
+    peak = peak_flops(layout.mesh.devices.ravel())
+    pace = Pace(run.rows, schedule.steps, run.count_flops() if peak else None, peak)
     with Watch(schedule, first, reporter, pace, Tracer(reporter.workdir, first, run.trace_steps)) as watch:
         for step in range(first + 1, schedule.steps + 1):
             with watch.waiting():
@@ -110,7 +108,7 @@ def train(
             if stop:
                 break
             if schedule.due("pictures_every", step):
-                grids = pictures(state.generator_ema or state.generator, picture_batch)
+                grids = pictures(state.generator_ema or state.generator, shown)
                 reporter.pictures(step, {name: to_uint8(grid) for name, grid in grids.items()})
     checkpoints.wait()
     if stop:

@@ -8,8 +8,11 @@ from jax.experimental import multihost_utils
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run the same command again
 
 
-class Preempted(Exception):
-    """The run stopped on notice; `step` is saved, or None: there was nothing new to save yet."""
+class Preempted(BaseException):
+    """The run stopped on notice; `step` is saved, or None: there was nothing new to save yet.
+
+    No Exception: it may come in the midst of anything, as of reading a checkpoint, which is not damaged for that.
+    """
 
     def __init__(self, step: int | None):
         when = "before its first step was done" if step is None else f"after step {step}, which is saved"

@@ -56,6 +56,19 @@ def step_options(config: ConfigDict) -> StepOptions:
     )
 
 
+def check_training(config: ConfigDict) -> None:
+    """Raises ValueError for settings with which nothing, or not what is meant, would be learned."""
+    for name in ("log_every", "pictures_every", "checkpoint_every"):
+        if config[name] < 1:
+            raise ValueError(f"{name} = {config[name]}: must be at least 1; more than steps for never.")
+    used = ("optimizer", "discriminator_optimizer") if config.weights.adversarial else ("optimizer",)
+    for name in used:
+        if not config[name].learning_rate > 0:
+            raise ValueError(f"{name}.learning_rate = {config[name].learning_rate}: must be above 0.")
+    if config.model.dtype == "float16":
+        raise ValueError("model.dtype = 'float16': gradients would vanish in it; train in bfloat16 or float32.")
+
+
 def set_up(config: ConfigDict, model: ToonTalker, layout: Layout) -> Setup:
     """What a run of the recipe starts with, from `model`.
 
@@ -63,6 +76,7 @@ def set_up(config: ConfigDict, model: ToonTalker, layout: Layout) -> Setup:
       ValueError: settings that do not fit each other or the devices.
     """
     options = step_options(config)
+    check_training(config)
     check_batch(config.batch_size, config.accumulate, layout.mesh)
     rows = config.batch_size // (config.accumulate * layout.mesh.size)
     if config.weights.adversarial and layout.mesh.size > 1 and rows % STD_GROUP:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp")
@@ -20,13 +21,22 @@ _WHOLE_BELOW = 1024  # elements: slices of smaller arrays would save nothing and
 def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Axes ("data", "fsdp") over `devices`, by default all of every process.
 
+    On one TPU slice, neighbours in the mesh are neighbours in the slice. Hosts of GPUs, and several slices, follow one
+    another along "data": what is shared along "fsdp" stays within a host if that has a multiple of `fsdp` devices.
+
     Raises:
       ValueError: the devices are not a multiple of `fsdp`.
     """
-    count = len(jax.devices() if devices is None else devices)
-    if fsdp < 1 or count % fsdp:
-        raise ValueError(f"mesh.fsdp = {fsdp}: must divide the number of devices, {count}.")
-    return jax.make_mesh((count // fsdp, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    devices = list(jax.devices() if devices is None else devices)
+    if fsdp < 1 or len(devices) % fsdp:
+        raise ValueError(f"mesh.fsdp = {fsdp}: must divide the number of devices, {len(devices)}.")
+    shape = (len(devices) // fsdp, fsdp)
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if devices[0].platform == "tpu" and len(slices) == 1:
+        laid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    else:  # jax.make_mesh refuses several slices, which is what JAX calls hosts of GPUs, too.
+        laid = np.array(sorted(devices, key=lambda device: (getattr(device, "slice_index", 0), device.id)), object)
+    return Mesh(laid.reshape(shape), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 class Layout(NamedTuple):
@@ -95,10 +105,26 @@ def check_batch(rows: int, accumulate: int, mesh: Mesh) -> None:
         raise ValueError(f"a batch of {rows} rows does not divide among {parts}: use a multiple of their product.")
 
 
-def check_divides(batch: Any, accumulate: int, mesh: Mesh) -> None:
-    """`check_batch` for every array of a batch: the directions of stage 2 have each their own number of rows."""
-    for rows in {len(array) for array in jax.tree.leaves(batch)}:
+def check_divides(batch: Any, accumulate: int, mesh: Mesh, group: int = 1) -> None:
+    """`check_batch` for every array of a batch: the directions of stage 2 have each their own number of rows.
+
+    Args:
+      batch: arrays, or shapes.
+      group: rows that the discriminators' minibatch statistic takes together where a part has that many.
+
+    Raises:
+      ValueError: it does not divide among the devices, or a part of it not into groups.
+    """
+    counts = {array.shape[0] for array in jax.tree.leaves(batch)}
+    for rows in counts:
         check_batch(rows, accumulate, mesh)
+    parts = {rows // accumulate for rows in counts}
+    if any(part % min(part, group) for part in parts) or len({min(part, group) for part in parts}) > 1:
+        listed = " and ".join(map(str, sorted(parts)))
+        raise ValueError(
+            f"a discriminator looks at groups of {group} rows, into which parts of {listed} rows do not divide: "
+            f"change batch_size, accumulate = {accumulate} or data.driver_weights."
+        )
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:

@@ -188,8 +188,8 @@ def make_train_step(
     The perceptual network is an argument, since its parameters would otherwise be constants of the program.
 
     Metrics, all float32: every unweighted term by name, "loss" (their weighted sum), "gradient_norm" (before it is
-    clipped), "still/<domain>", and where there is a discriminator "discriminator/<domain>" and "r1/<domain>" (the last
-    that was computed).
+    clipped), "still/<domain>", and where there is a discriminator "discriminator/<domain>", "r1/<domain>" (the last
+    that was computed) and "gradient_norm/discriminator".
     """
 
     def gradients(state: TrainState, batch: Batch, vgg: VGG19 | None, key: jax.Array) -> tuple[Gradients, Metrics]:
@@ -226,6 +226,8 @@ def make_train_step(
         gradient, metrics = accumulated(whole, batch, vgg, key)
         gradient = layout.scatter(gradient)
         metrics["gradient_norm"] = optax.tree.norm(gradient.generator)
+        if options.weights["adversarial"]:
+            metrics["gradient_norm/discriminator"] = optax.tree.norm(gradient.discriminator)
         state = state._replace(r1={d: metrics[f"r1/{d}"] for d in state.r1})
         return updated(state, gradient, optimizers, options.ema_decay), metrics
 
