@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data_pipelines import comments, display, timing, transforms
+from data_pipelines import colour, comments, display, timing, transforms
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
@@ -116,6 +116,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         first = next(_decode(path, container, stream), None)
     if first is None:
         raise VideoError(f"{path}: not one frame could be decoded")
+    colour.warn_of_hdr(path, first)
     height, width, _ = display.to_array(first, ratio).shape
     stamps = _scan(path)
     if stamps is None or first.pts is None or first.pts not in stamps:

@@ -88,6 +88,16 @@ def test_pixels_that_are_not_square_are_shown_as_wide_as_they_are_meant(tmp_path
     assert abs(len(white) - max(shown) / 2) <= 1  # The edge stays in the middle.
 
 
+def test_hdr_video_is_named_once(tmp_path, caplog):
+    for name, curve in (("pq.mp4", 16), ("hlg.mp4", 18), ("sdr.mp4", 1)):
+        path = write_raw(tmp_path / name, (82, 90, 240), dict(colorspace=9, color_range=1, color_trc=curve))
+        for _ in range(2):
+            video.probe(path)
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.split(":")[0] for message in told] == [str(tmp_path / "pq.mp4"), str(tmp_path / "hlg.mp4")]
+    assert all("not tone-mapped" in message for message in told)
+
+
 def test_folder_of_frames_is_lossless_and_in_natural_order(tmp_path):
     frames = [np.random.default_rng(n).integers(0, 256, (5, 7, 3), dtype=np.uint8) for n in range(3)]
     written = write(tmp_path / "frames", frames)
