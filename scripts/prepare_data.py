@@ -16,7 +16,7 @@ import os
 from absl import app, flags
 
 from data_pipelines.builders import puppets
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import SHARD_BYTES, make_plan
 from data_pipelines.preparation.prepare import prepare, target_folder

@@ -63,7 +63,7 @@ def prepare(
         raise ValueError(f"workers is {workers}: use at least 1")
     if not 0 <= job[0] < job[1]:
         raise ValueError(f"shard is {job[0]}/{job[1]}: of n jobs, count from 0 to n - 1")
-    if plan.options.crop != "none":
+    if plan.options.by_face:
         faces.open_detector(plan.options.detector)  # Here, rather than in a worker.
     work, target = Path(output) / UNFINISHED, target_folder(output, plan)
     if Path(output).resolve().is_relative_to(Path(source).resolve()):

@@ -19,7 +19,7 @@ from array_record.python import array_record_module
 
 from data_pipelines import video
 from data_pipelines.preparation import cutting
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import Item, measure
 from data_pipelines.preparation.plan import Shard
 

@@ -8,7 +8,7 @@ import pytest
 from data_pipelines import clips
 from data_pipelines.builders import puppets as builder
 from data_pipelines.clip_source import BadRecord
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import make_plan
 from data_pipelines.preparation.prepare import prepare

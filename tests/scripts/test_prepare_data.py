@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import transforms, video
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import make_plan
 from scripts.preparations.report import print_plan

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from data_pipelines import transforms, video
 from data_pipelines.clips import PreparedClips, open_clips
 from data_pipelines.preparation import merge, prepare, shards
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import make_plan
 from tests.data_pipelines.preparation import trees
