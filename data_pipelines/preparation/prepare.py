@@ -10,6 +10,7 @@ import multiprocessing.connection
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,16 +130,19 @@ def _alone(output: Path, job: tuple[int, int]) -> Iterator[None]:
 def _claim(plan: Plan, work: Path) -> None:
     """Marks the folder of unfinished shards as this plan's. Raises FileExistsError if it is another's."""
     mark = work / "plan.json"
-    if mark.exists():
-        if read_json(mark).get("fingerprint") != plan.fingerprint:
-            raise FileExistsError(
-                f"{work} is of an interrupted run with another input or other options: repeat those, or delete it"
-            )
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    unfinished = work / f"plan.{os.getpid()}.partial"
-    unfinished.write_text(json.dumps({"fingerprint": plan.fingerprint}))
-    os.replace(unfinished, mark)
+    if not mark.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        # Not the process's number: jobs on other machines, or in containers, may have the same.
+        unfinished = work / f"plan.{uuid.uuid4().hex}.partial"
+        unfinished.write_text(json.dumps({"fingerprint": plan.fingerprint}))
+        if mark.exists():  # by now, of another job
+            unfinished.unlink()
+        else:
+            os.replace(unfinished, mark)
+    if read_json(mark).get("fingerprint") != plan.fingerprint:
+        raise FileExistsError(
+            f"{work} is of an interrupted run with another input or other options: repeat those, or delete it"
+        )
 
 
 def _run(todo: list[Shard], write: Callable[[Shard], None], work: Path, workers: int) -> Iterator[Shard]:
