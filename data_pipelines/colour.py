@@ -3,8 +3,12 @@
 Transfer curves and primaries are left alone, as players do: the numbers of the picture are taken as sRGB.
 """
 
+import functools
+from pathlib import Path
+
 import av
 import numpy as np
+from absl import logging
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
 # What the frames of `to_bt709` are, as settings of a PyAV stream.
@@ -28,6 +32,20 @@ _MATRICES = {
     7: Colorspace.SMPTE240M,
     9: Colorspace.BT2020,
 }
+
+
+_HDR = (16, 18)  # AVColorTransferCharacteristic: PQ (SMPTE 2084) and HLG (ARIB B67)
+
+
+def warn_of_hdr(path: Path, frame: av.VideoFrame) -> None:
+    """Logs one warning a file whose frame names a transfer curve of HDR, since `to_rgb` makes it flat."""
+    if frame.color_trc in _HDR:
+        _warn_of_hdr(path)
+
+
+@functools.cache
+def _warn_of_hdr(path: Path) -> None:
+    logging.warning("%s: HDR video is not tone-mapped and comes out flat: convert it to SDR first", path)
 
 
 def to_rgb(frame: av.VideoFrame) -> np.ndarray:

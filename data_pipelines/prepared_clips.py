@@ -15,6 +15,7 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from data_pipelines import transforms
 from data_pipelines.clip_source import BadRecord, check_index, frame_range
+from data_pipelines.open_files import allow_open_files
 
 UNFINISHED = "unfinished"  # Folder in the output of a preparation that is at work or was interrupted.
 
@@ -34,7 +35,8 @@ class PreparedClips:
 
     Raises:
       FileNotFoundError: no prepared data set at `path`, or a shard of it is missing.
-      ValueError: it has no such split, no frames in that range, or a shard is truncated.
+      ValueError: it has no such split, no frames in that range, a shard is truncated, or there are more shards than
+        files may be open.
     """
 
     def __init__(self, path: str | os.PathLike, split: str, first: int | None = None, last: int | None = None):
@@ -51,6 +53,7 @@ class PreparedClips:
         self._records = builder.as_data_source(split, deserialize_method=decode.DeserializeMethod.RAW_BYTES)
         info = builder.info.splits[split]
         self.shard_files = [Path(file) for file in info.filepaths]
+        allow_open_files(len(self.shard_files), f"{path}, split {split}")
         self._shard_ends = list(itertools.accumulate(info.shard_lengths))
         _check_shards(self.shard_files, info.shard_lengths, builder.info.metadata.get("shard_bytes", {}).get(split))
         self.image_size = builder.info.features["image"].shape[0]

@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data_pipelines import colour, comments, timing, transforms
+from data_pipelines import colour, comments, display, timing, transforms
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
@@ -37,7 +37,7 @@ class VideoInfo:
       kind: "video" (GIFs included), "frames" (a folder of images) or "image".
       frame_rate: frames per second, exact; the average if it varies; STILL_FRAME_RATE for frames and images.
       num_frames: exact; None where only decoding to the end would tell.
-      height, width: in pixels, upright (a rotation noted in the file is applied).
+      height, width: in square pixels, upright (the pixels' shape and a rotation noted in the file are applied).
       times: when each frame is shown, in seconds from the first one, exact; None where that is frame / frame_rate
         within a tick of the file's clock (1/100 s in a GIF), or where the file does not tell.
     """
@@ -112,11 +112,12 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         told = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
         if container.format.name == "gif" and stream.frames and stream.duration:
             told = [stream.frames / (stream.duration * stream.time_base)]  # FFmpeg says the rate of the first delay.
-        tick = stream.time_base
+        tick, ratio = stream.time_base, display.pixel_ratio(stream)
         first = next(_decode(path, container, stream), None)
     if first is None:
         raise VideoError(f"{path}: not one frame could be decoded")
-    height, width, _ = _to_array(first).shape
+    colour.warn_of_hdr(path, first)
+    height, width, _ = display.to_array(first, ratio).shape
     stamps = _scan(path)
     if stamps is None or first.pts is None or first.pts not in stamps:
         if not told:
@@ -219,7 +220,9 @@ class Section:
         else:
             with _open_stream(self.path, one_thread=self._strict) as (container, stream):
                 frames = _decode(self.path, container, stream, self._strict)
-                yield from map(_to_array, itertools.islice(frames, self._first, self._stop))
+                ratio = display.pixel_ratio(stream)
+                for frame in itertools.islice(frames, self._first, self._stop):
+                    yield display.to_array(frame, ratio)
 
     def _same_size(self, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         first = None
@@ -303,11 +306,6 @@ def _decode(
             count += 1
     except av.FFmpegError as error:
         raise VideoError(f"{path}: broken after {count} frames ({reason(error)})") from None
-
-
-def _to_array(frame: av.VideoFrame) -> np.ndarray:
-    """uint8 [H, W, 3] RGB, upright."""
-    return np.ascontiguousarray(np.rot90(colour.to_rgb(frame), round(frame.rotation / 90)))
 
 
 def reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ import os
 from absl import app, flags
 
 from data_pipelines.builders import puppets
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import SHARD_BYTES, make_plan
 from data_pipelines.preparation.prepare import prepare, target_folder
@@ -52,7 +52,7 @@ def prepare_clips(name: str) -> None:
     items, left_out = find_items(_INPUT.value, single_images=name == "images", strips=_STRIPS.value)
     shard_bytes = max(1, round(_SHARD_MIB.value * 2**20))
     plan = make_plan(name, items, left_out, cut, _SPLIT_FILE.value, _TEST_SHARE.value, shard_bytes)
-    print_plan(plan)
+    print_plan(plan, bool(_SPLIT_FILE.value))
     beam_options = None if _BEAM.value is None else _BEAM.value.split()
     report = prepare(plan, _INPUT.value, _OUTPUT.value, _WORKERS.value, parse_job(_SHARD.value), beam_options)
     target = target_folder(_OUTPUT.value, plan)

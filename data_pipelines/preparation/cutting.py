@@ -6,7 +6,6 @@ a raw video no more is held in memory than the frames of one clip, encoded, and 
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,69 +16,12 @@ import numpy as np
 
 from data_pipelines import faces, transforms, video
 from data_pipelines.preparation import scenes
+from data_pipelines.preparation.cut_options import CROPS, CutOptions
 
 KINDS = ("video", "frames", "strip", "image")
-CROPS = ("auto", "face", "none")
 
 _EVERY = 5  # Frames from look to look for faces …
 _LOOKS = 24  # … but at least about so many looks, where the length is known.
-
-
-@dataclasses.dataclass(frozen=True)
-class CutOptions:
-    """How items become clips.
-
-    Attributes:
-      image_size: side of the written frames in pixels.
-      crop: "auto" takes square frames as they are and cuts others by the face; "face" cuts all by the face; "none"
-        takes the central square.
-      detector: a cascade (.xml) or YuNet (.onnx) file; "" is OpenCV's own cascade.
-      crop_scale: side of the crop over that of the face, 1 or more.
-      min_side: crops with a smaller side, in pixels of the input, are dropped rather than enlarged; 0 is half of
-        image_size, rounded down.
-      min_frames: shorter clips are dropped, except for those of single images.
-      max_frames: longer scenes of raw items are divided into clips of about equal length; at least
-        2 * min_frames - 1, so that no part is too short.
-      min_face_share: of the looks at a scene, and at a clip, the share that has to find the face, 0 to 1.
-      jpeg_quality: 1 to 100; 0 is PNG.
-
-    Raises:
-      ValueError: a value out of range, or a detector that cannot be opened.
-    """
-
-    image_size: int = 256
-    crop: str = "auto"
-    detector: str = ""
-    crop_scale: float = faces.CROP_SCALE
-    min_side: int = 0
-    min_frames: int = 2
-    max_frames: int = 1024
-    min_face_share: float = 0.5
-    jpeg_quality: int = 95
-
-    def __post_init__(self) -> None:
-        if self.crop not in CROPS:
-            raise ValueError(f"crop is {self.crop!r}: choose {', '.join(CROPS)}")
-        ends = {"image_size": (1, None), "min_side": (0, None), "min_frames": (1, None), "jpeg_quality": (0, 100)}
-        for name, (low, high) in ends.items():
-            value = getattr(self, name)
-            if not (isinstance(value, int) and low <= value <= (value if high is None else high)):
-                raise ValueError(f"{name} is {value}: use a whole number from {low}{f' to {high}' if high else ' on'}")
-        if not (isinstance(self.max_frames, int) and self.max_frames >= 2 * self.min_frames - 1):
-            least = 2 * self.min_frames - 1
-            raise ValueError(
-                f"max_frames is {self.max_frames}: use {least} or more with min_frames = {self.min_frames}, "
-                "or the parts of a longer scene would be too short"
-            )
-        if not 1 <= self.crop_scale < math.inf:
-            raise ValueError(f"crop_scale is {self.crop_scale}: use a number from 1 on")
-        if not 0 <= self.min_face_share <= 1:
-            raise ValueError(f"min_face_share is {self.min_face_share}: use 0 to 1")
-        if self.detector:
-            try:
-                faces.open_detector(self.detector)
-            except faces.FaceError as error:
-                raise ValueError(f"detector is {error}") from None
 
 
 class CutClip(NamedTuple):
@@ -107,9 +49,11 @@ class Dropped(NamedTuple):
 def cut(path: Path, kind: str, options: CutOptions) -> Iterator[CutClip | Dropped]:
     """Cuts an item into clips: same item and options, same bytes.
 
-    Whole frames, or their central squares, become one clip of any length. In raw items (see `CutOptions.crop`) scenes
-    are told apart, in each the face that is seen most often is followed, and the scene is trimmed to where it is seen;
-    one steady square a clip holds it. Every frame of a raw item is in one clip or one `Dropped`, in their order.
+    Items that are cropped by the face (see `CutOptions.crop`) are raw, and so are films of which a fixed square is
+    taken, but for those with a "#" in their names, as clips that were cut before have it. All others become one clip of
+    any length. In raw items scenes are told apart; by the face, the one that is seen most often in a scene is followed,
+    the scene is trimmed to where it is seen, and one steady square a clip holds it. Every frame of a raw item is in one
+    clip or one `Dropped`, in their order.
 
     Args:
       path: a video file ("video"), a folder of images ("frames"), a picture with square frames side by side ("strip")
@@ -133,15 +77,19 @@ def _cut(path: Path, kind: str, options: CutOptions) -> Iterator[CutClip | Dropp
     try:
         frames = _open(path, kind)
         shape = next(iter(frames)).shape[:2]
-        raw = options.crop == "face" or (options.crop == "auto" and shape[0] != shape[1])
         if kind == "image":
             options = dataclasses.replace(options, min_frames=1)
-        parts = _plan(frames, shape, options) if raw else [_whole(frames, shape, options)]
+        if options.crop == "face" or (options.crop == "auto" and shape[0] != shape[1]):
+            parts = _plan(frames, shape, options)
+        else:
+            # A "#" is in the names of clips that were cut before, as VoxCeleb's are.
+            raw = options.crop != "auto" and kind in ("video", "frames") and "#" not in path.name
+            parts = _plan_square(frames, shape, raw, options)
     except (video.VideoError, OSError, av.FFmpegError, cv2.error) as error:
         # The caller knows the item; a file in its folder stays named.
         yield Dropped(None, None, video.reason(error).removeprefix(f"{path}: "))
         return
-    yield from _cut_out(path, frames, parts, options) if raw else parts
+    yield from _cut_out(path, frames, parts, options)
 
 
 def _open(path: Path, kind: str) -> video.Section | Sequence[np.ndarray]:
@@ -155,18 +103,6 @@ def _open(path: Path, kind: str) -> video.Section | Sequence[np.ndarray]:
     if width % height:
         raise video.VideoError(f"not frames side by side: the width {width} is no multiple of the height {height}")
     return [picture[:, start : start + height] for start in range(0, width, height)]
-
-
-def _whole(frames: Iterable[np.ndarray], shape: tuple[int, int], options: CutOptions) -> CutClip | Dropped:
-    """The clip of the frames' central squares."""
-    height, width = shape
-    if small := _too_small(min(height, width), options):
-        return Dropped(None, None, small)
-    encoded = [_encode(frame, options) for frame in frames]
-    if short := _too_short(len(encoded), options):
-        return Dropped(None, None, short)
-    box = None if height == width else faces.squared(faces.Box(0, 0, width, height), "crop")
-    return CutClip(0, encoded, box)
 
 
 def _encode(image: np.ndarray, options: CutOptions) -> bytes:
@@ -192,7 +128,7 @@ class _Piece(NamedTuple):
 
     first: int
     last: int
-    box: faces.Box
+    box: faces.Box | None  # None: the whole frames, in an item that is one clip.
 
 
 class _Looks(NamedTuple):
@@ -213,6 +149,38 @@ class _Looks(NamedTuple):
         return start, last if good[-1] == own[-1] else good[-1] * self.every
 
 
+def _plan_square(
+    frames: Iterable[np.ndarray], shape: tuple[int, int], raw: bool, options: CutOptions
+) -> list[CutClip | _Piece | Dropped]:
+    """Reads an item once of which one square is taken, whoever is in it; scenes are told apart only if it is raw."""
+    whole = faces.Box(0, 0, shape[1], shape[0])
+    box = whole if options.crop in CROPS else faces.parse_box(options.crop)
+    try:
+        faces.check_inside(box, *shape)
+    except faces.FaceError as error:
+        return [Dropped(None, None, str(error))]
+    square = faces.squared(box, "crop")
+    if small := _too_small(square.width, options):
+        return [Dropped(None, None, small)]
+    if not raw:
+        encoded = [_encode(faces.crop(frame, square), options) for frame in frames]
+        if short := _too_short(len(encoded), options):
+            return [Dropped(None, None, short)]
+        return [CutClip(0, encoded, None if square == whole else square)]
+    differences = scenes.Differences()
+    for frame in frames:
+        differences.add(frame)
+    parts: list[_Piece | Dropped] = []
+    for first, last in _scenes(differences):
+        if short := _too_short(last - first + 1, options):
+            parts.append(Dropped(first, last, short))
+        else:
+            parts += [_Piece(a, b, square) for a, b in _divided(first, last, options)]
+    if len(parts) == 1 and isinstance(parts[0], _Piece) and square == whole:
+        return [parts[0]._replace(box=None)]
+    return parts
+
+
 def _plan(
     frames: video.Section | Sequence[np.ndarray], shape: tuple[int, int], options: CutOptions
 ) -> list[_Piece | Dropped]:
@@ -226,10 +194,23 @@ def _plan(
         differences.add(frame)
         if number % every == 0:
             looks.found.append(detector(frame))
+    parts = (_plan_scene(first, last, looks, options) for first, last in _scenes(differences))
+    return list(itertools.chain.from_iterable(parts))
+
+
+def _scenes(differences: scenes.Differences) -> list[tuple[int, int]]:
+    """The first and last frames of the scenes."""
     table = differences.array()
     starts = [0, *scenes.find_cuts(table), len(table)]
-    parts = (_plan_scene(a, b - 1, looks, options) for a, b in itertools.pairwise(starts))
-    return list(itertools.chain.from_iterable(parts))
+    return [(a, b - 1) for a, b in itertools.pairwise(starts)]
+
+
+def _divided(first: int, last: int, options: CutOptions) -> list[tuple[int, int]]:
+    """The frames first to last in as few parts of about equal length as max_frames allows."""
+    length = last + 1 - first
+    count = -(-length // options.max_frames)
+    bounds = [first + length * n // count for n in range(count + 1)]
+    return [(a, b - 1) for a, b in itertools.pairwise(bounds)]
 
 
 def _plan_scene(first: int, last: int, looks: _Looks, options: CutOptions) -> Iterator[_Piece | Dropped]:
@@ -241,10 +222,8 @@ def _plan_scene(first: int, last: int, looks: _Looks, options: CutOptions) -> It
         return
     start, end = looks.trim(first, last, seen)
     yield from _left_out(first, start - 1, f"the face is seen from frame {start} on")
-    count = -(-(end - start + 1) // options.max_frames)
-    bounds = [start + (end + 1 - start) * n // count for n in range(count + 1)]
-    for a, b in itertools.pairwise(bounds):
-        yield from _plan_piece(a, b - 1, seen, looks, options)
+    for a, b in _divided(start, end, options):
+        yield from _plan_piece(a, b, seen, looks, options)
     yield from _left_out(end + 1, last, f"the face is seen up to frame {end}")
 
 
@@ -296,17 +275,17 @@ def _too_seldom(where: str, count: int, looks: int, options: CutOptions) -> str:
 
 
 def _cut_out(
-    path: Path, frames: Iterable[np.ndarray], parts: list[_Piece | Dropped], options: CutOptions
+    path: Path, frames: Iterable[np.ndarray], parts: Sequence[CutClip | _Piece | Dropped], options: CutOptions
 ) -> Iterator[CutClip | Dropped]:
-    """Reads a raw item again, as far as it is needed, and does what was planned."""
+    """Reads a raw item again, as far as it is needed, and does what was planned; what is done already stays."""
     iterator = iter(frames)
     done = 0
     for part in parts:
-        if isinstance(part, Dropped):
+        if not isinstance(part, _Piece):
             yield part
             continue
         chosen = itertools.islice(iterator, part.first - done, part.last + 1 - done)
-        encoded = [_encode(faces.crop(frame, part.box), options) for frame in chosen]
+        encoded = [_encode(faces.crop(frame, part.box) if part.box else frame, options) for frame in chosen]
         done = part.last + 1
         if len(encoded) != part.last + 1 - part.first:
             raise video.VideoError(f"{path}: changed while it was cut: start again")

@@ -8,6 +8,8 @@ An item is a video file, a folder of frames, a picture with frames side by side,
     [{train,test}/] [person/ …] clip/*.png                any folders of frames
     [{train,test}/] [person/ …] clip.png                  frames side by side: the width is a multiple of the height
 
+Above the folder of the split there may be folders that all clips share.
+
 The identity is what stands before the first "#"; else a folder named as VoxCeleb names people, id00012; else the first
 folder (below the split's) that not all clips share; else the clip's own name.
 """
@@ -22,6 +24,8 @@ from data_pipelines import video
 
 _VOXCELEB = re.compile(r"id\d{5}")
 SPLITS = dict(train="train", training="train", dev="train", test="test", val="val", valid="val", validation="val")
+
+_FEW = 4  # Strips of two or three frames may be called clip1.png, clip2.png …
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +52,16 @@ def find_items(
 ) -> tuple[list[Item], list[tuple[str, str]]]:
     """All items below a folder in the order of their names, and (name, reason) of the files that are none.
 
-    Hidden files are passed over. Folders at the top whose names are in SPLITS are splits. A folder that holds images is
-    one clip, unless they are strips; with `single_images` every image is an item and videos are none.
+    Hidden files are passed over. Folders whose names are in SPLITS are splits, at the top or right below the folders
+    that all items share. A folder that holds images is one clip, unless they are strips; with `single_images` every
+    image is an item and videos are none.
 
     Args:
       folder: the input.
       single_images: see above.
       strips: whether images are frames side by side: "yes", "no" or "auto", if the first that can be read is two or
-        more times as wide as high, by a whole number, and the names are not mere numbers, as those of frames are.
+        more times as wide as high, by a whole number; four or more times, as no film is, if the names are numbered as
+        those of a film's frames.
 
     Raises:
       ValueError: no such folder, it cannot be read, or nothing in it is an item.
@@ -84,9 +90,13 @@ def find_items(
     if not items:
         wanted = "images" if single_images else "videos or folders of frames"
         raise ValueError(f"{root}: no {wanted} in it ({len(left_out)} other files): name the folder that holds them")
-    depth = _shared_folders([below for item in items if len(below := _below_split(item)) > 1])
-    items = [dataclasses.replace(item, identity=_identity(_below_split(item), depth, root)) for item in items]
-    return sorted(items, key=lambda item: item.name), sorted(left_out)
+    return sorted(_with_names_told(items, root), key=lambda item: item.name), sorted(left_out)
+
+
+def passed_over_split(item: Item) -> str | None:
+    """The name of a folder above the item that looks like that of a split and is not; None if there is none."""
+    folders = item.name.split("/")[:-1]
+    return next((name for name in folders if SPLITS.get(name.lower(), item.split) != item.split), None)
 
 
 def _unusable(file: Path, suffix: str, single_images: bool) -> str:
@@ -124,13 +134,23 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 
 def _item(root: Path, path: Path, kind: str) -> Item:
-    parts = path.relative_to(root).parts
-    split = SPLITS.get(parts[0].lower()) if len(parts) > 1 else None
-    return Item("/".join(parts) or ".", kind, "", split, measure(path, kind))
+    return Item(path.relative_to(root).as_posix(), kind, "", None, measure(path, kind))
 
 
-def _below_split(item: Item) -> list[str]:
-    return item.name.split("/")[1 if item.split else 0 :]
+def _with_names_told(items: list[Item], root: Path) -> list[Item]:
+    """The items with the identities and splits that their paths tell."""
+    paths = [item.name.split("/") for item in items]
+    shared = _shared_folders([path for path in paths if len(path) > 1])
+    splits, below = [], []
+    for path in paths:
+        places = [n for n, name in enumerate(path[:-1][: shared + 1]) if name.lower() in SPLITS]
+        splits.append(SPLITS[path[places[0]].lower()] if places else None)
+        below.append(path[places[0] + 1 :] if places else path[shared:] or path)
+    depth = _shared_folders([path for path in below if len(path) > 1])
+    return [
+        dataclasses.replace(item, split=split, identity=_identity(path, rest, depth, root))
+        for item, path, split, rest in zip(items, paths, splits, below, strict=True)
+    ]
 
 
 def _shared_folders(paths: list[list[str]]) -> int:
@@ -141,13 +161,14 @@ def _shared_folders(paths: list[list[str]]) -> int:
     return depth
 
 
-def _identity(path: list[str], depth: int, root: Path) -> str:
+def _identity(path: list[str], below: list[str], depth: int, root: Path) -> str:
+    """`below` is the path below the split's folder, of which `depth` folders are shared by all."""
     own = root.resolve().name if path == ["."] else path[-1]  # The input folder itself may be the clip.
     if "#" in own:
         return own.split("#")[0]
     if person := next(filter(_VOXCELEB.fullmatch, path[:-1]), None):
         return person
-    below = path[depth:] if len(path) > depth + 1 else path
+    below = below[depth:] if len(below) > depth + 1 else below
     return below[0] if len(below) > 1 else _without_suffix(own)
 
 
@@ -157,12 +178,22 @@ def _without_suffix(name: str) -> str:
 
 
 def _are_strips(images: list[Path]) -> bool:
-    if all(image.stem.isdecimal() for image in images):
-        return False
+    least = 4 if _are_numbered(images) else 2
     for image in images:
         try:
             height, width = video.read_image(image).shape[:2]
-            return width >= 2 * height and width % height == 0
+            return width >= least * height and width % height == 0
         except video.VideoError:
             continue
     return False
+
+
+def _are_numbered(images: list[Path]) -> bool:
+    """Whether the names are those of a film's frames: mere numbers or, of more than a few, alike but for one number."""
+    if all(image.stem.isdecimal() for image in images):
+        return True
+    parts = [re.split(r"(\d+)", image.stem) for image in images]
+    if len(images) <= _FEW or len({len(part) for part in parts}) > 1:
+        return False
+    differ = [n for n, column in enumerate(zip(*parts, strict=True)) if len(set(column)) > 1]
+    return len(differ) == 1 and differ[0] % 2 == 1  # The odd ones are the numbers.

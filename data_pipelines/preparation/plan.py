@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import Item
 
 SHARD_BYTES = 256 * 2**20  # Of pictures, roughly: small enough to repeat after an interruption.

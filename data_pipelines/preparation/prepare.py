@@ -10,6 +10,7 @@ import multiprocessing.connection
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def prepare(
         raise ValueError(f"workers is {workers}: use at least 1")
     if not 0 <= job[0] < job[1]:
         raise ValueError(f"shard is {job[0]}/{job[1]}: of n jobs, count from 0 to n - 1")
-    if plan.options.crop != "none":
+    if plan.options.by_face:
         faces.open_detector(plan.options.detector)  # Here, rather than in a worker.
     work, target = Path(output) / UNFINISHED, target_folder(output, plan)
     if Path(output).resolve().is_relative_to(Path(source).resolve()):
@@ -129,16 +130,19 @@ def _alone(output: Path, job: tuple[int, int]) -> Iterator[None]:
 def _claim(plan: Plan, work: Path) -> None:
     """Marks the folder of unfinished shards as this plan's. Raises FileExistsError if it is another's."""
     mark = work / "plan.json"
-    if mark.exists():
-        if read_json(mark).get("fingerprint") != plan.fingerprint:
-            raise FileExistsError(
-                f"{work} is of an interrupted run with another input or other options: repeat those, or delete it"
-            )
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    unfinished = work / f"plan.{os.getpid()}.partial"
-    unfinished.write_text(json.dumps({"fingerprint": plan.fingerprint}))
-    os.replace(unfinished, mark)
+    if not mark.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        # Not the process's number: jobs on other machines, or in containers, may have the same.
+        unfinished = work / f"plan.{uuid.uuid4().hex}.partial"
+        unfinished.write_text(json.dumps({"fingerprint": plan.fingerprint}))
+        if mark.exists():  # by now, of another job
+            unfinished.unlink()
+        else:
+            os.replace(unfinished, mark)
+    if read_json(mark).get("fingerprint") != plan.fingerprint:
+        raise FileExistsError(
+            f"{work} is of an interrupted run with another input or other options: repeat those, or delete it"
+        )
 
 
 def _run(todo: list[Shard], write: Callable[[Shard], None], work: Path, workers: int) -> Iterator[Shard]:

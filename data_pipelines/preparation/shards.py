@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from array_record.python import array_record_module
 
 from data_pipelines import video
 from data_pipelines.preparation import cutting
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import Item, measure
 from data_pipelines.preparation.plan import Shard
 
@@ -57,8 +58,8 @@ def write_shard(shard: Shard, options: CutOptions, source: Path, folder: Path) -
       ValueError: an item is gone, or not what it was when the work was planned.
     """
     records, description = shard_files(folder, shard)
-    # Its own name for each process: what an orphan of a killed run still writes disturbs nobody.
-    unfinished = records.with_suffix(f".{os.getpid()}.partial")
+    # A name of its own: what an orphan of a killed run, or another machine, still writes disturbs nobody.
+    unfinished = records.with_suffix(f".{uuid.uuid4().hex}.partial")
     told: dict[str, Any] = {"clips": [], "dropped": []}
     try:
         with _record_writer(unfinished) as write:

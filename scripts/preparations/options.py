@@ -3,7 +3,7 @@
 from absl import flags
 
 from data_pipelines.builders import puppets
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 
 _PUPPETS, _CUT = puppets.PuppetsConfig(), CutOptions()
 
@@ -20,7 +20,9 @@ flags.DEFINE_integer("cartoon_clips", _PUPPETS.cartoon_clips, "Puppets: cartoon 
 flags.DEFINE_integer("test_clips", _PUPPETS.test_clips, "Puppets: test clips of each domain.")
 flags.DEFINE_integer("frames", _PUPPETS.frames, "Puppets: frames of a clip.")
 
-flags.DEFINE_enum("crop", _CUT.crop, ["auto", "face", "none"], "auto: square frames as they are, others by the face.")
+flags.DEFINE_string(
+    "crop", _CUT.crop, "auto: square frames as they are, others by the face; or face, none or x,y,w,h in pixels."
+)
 flags.DEFINE_string("detector", _CUT.detector, "Cascade .xml or YuNet .onnx; OpenCV's cascade without it.")
 flags.DEFINE_float("crop_scale", _CUT.crop_scale, "Side of the crop over that of the face.")
 flags.DEFINE_integer("min_side", _CUT.min_side, "Drop smaller crops (pixels); 0: half of --image_size.")

@@ -4,17 +4,24 @@ import collections
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.preparation.layouts import passed_over_split
 from data_pipelines.preparation.merge import DROPPED, REPORT
 from data_pipelines.preparation.plan import Plan
 
 
-def print_plan(plan: Plan) -> None:
-    """What was found, before the long work, so that a misread layout shows."""
+def print_plan(plan: Plan, split_file: bool = False) -> None:
+    """What was found, before the long work, so that a misread layout shows; `split_file`: one says the splits."""
     items = [item for shard in plan.shards for item in shard.items]
     kinds = collections.Counter(item.kind for item in items)
     people = sorted({item.identity for item in items})
     found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     print(f"found: {found}; {len(people)} identities, as {', '.join(people[:3])}; splits: {', '.join(plan.splits)}")
+    over = [] if split_file else [(item.name, name) for item in items if (name := passed_over_split(item))]
+    if over:
+        print(
+            f"warning: {len(over)} items lie in folders with names of splits that count for nothing, as {over[0][1]} "
+            f"in {over[0][0]}: name the folder that holds the splits as --input, or a --split_file"
+        )
 
 
 def print_report(report: dict[str, Any], target: Path) -> None:

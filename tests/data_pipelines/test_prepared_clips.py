@@ -1,6 +1,7 @@
 """Prepared clips that are damaged: what is told when they are opened, and what when a record is read."""
 
 import json
+import resource
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from data_pipelines import clips
 from data_pipelines.builders import puppets as builder
 from data_pipelines.clip_source import BadRecord
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import make_plan
 from data_pipelines.preparation.prepare import prepare
@@ -52,6 +53,26 @@ def test_a_truncated_shard_is_told_at_the_start(data):
     shard.write_bytes(shard.read_bytes()[:-1000])
     with pytest.raises(ValueError, match=rf"{shard.name} has \d+ (bytes|readable records) in place of \d+: copy"):
         clips.open_clips(path, split)
+
+
+def test_as_many_files_may_be_open_as_there_are_shards(whole):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        clips.open_clips(whole / "clips", "train")
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_shards_than_files_may_be_open_are_told_at_the_start(whole, monkeypatch):
+    count = len(PreparedClips(whole / "clips", "train").shard_files)
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (50, count + 100))
+    clips.open_clips(whole / "clips", "train")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (50, count + 99))
+    with pytest.raises(ValueError, match=rf"{count} shards .* may open {count + 99} .*ulimit -n {count + 100}"):
+        clips.open_clips(whole / "clips", "train")
 
 
 def test_an_unreadable_description_is_told(data):

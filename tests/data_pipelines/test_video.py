@@ -57,6 +57,47 @@ def test_a_rotated_video_comes_upright(tmp_path):
     assert frame[40:].min() > 200 and frame[:24].max() < 50
 
 
+@pytest.mark.parametrize(
+    ("ratio", "rotation", "shown"),
+    [
+        ((4, 3), 0, (48, 85)),  # HDV, 85.3
+        ((8, 9), 0, (48, 57)),  # DVD in NTSC, 56.9
+        ((4, 3), 90, (85, 48)),
+        ((1, 1), 0, (48, 64)),
+        ((0, 1), 0, (48, 64)),
+        ((102, 101), 0, (48, 64)),  # a crop that was off by a pixel, brought to its size by FFmpeg
+        ((5, 1), 0, (48, 64)),
+    ],
+)
+def test_pixels_that_are_not_square_are_shown_as_wide_as_they_are_meant(tmp_path, ratio, rotation, shown):
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, :32] = 255  # left half white
+    with av.open(str(tmp_path / "wide.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(*ratio)
+        stream.set_display_rotation(rotation)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    info = video.probe(tmp_path / "wide.mp4")
+    assert (info.height, info.width) == shown
+    frame = next(video.read_frames(tmp_path / "wide.mp4"))
+    assert frame.shape == (*shown, 3)
+    across = frame.mean(axis=2).max(axis=0 if not rotation else 1)
+    white = np.flatnonzero(across > 128)
+    assert abs(len(white) - max(shown) / 2) <= 1  # The edge stays in the middle.
+
+
+def test_hdr_video_is_named_once(tmp_path, caplog):
+    for name, curve in (("pq.mp4", 16), ("hlg.mp4", 18), ("sdr.mp4", 1)):
+        path = write_raw(tmp_path / name, (82, 90, 240), dict(colorspace=9, color_range=1, color_trc=curve))
+        for _ in range(2):
+            video.probe(path)
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.split(":")[0] for message in told] == [str(tmp_path / "pq.mp4"), str(tmp_path / "hlg.mp4")]
+    assert all("not tone-mapped" in message for message in told)
+
+
 def test_folder_of_frames_is_lossless_and_in_natural_order(tmp_path):
     frames = [np.random.default_rng(n).integers(0, 256, (5, 7, 3), dtype=np.uint8) for n in range(3)]
     written = write(tmp_path / "frames", frames)

@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 
 from data_pipelines import transforms, video
+from data_pipelines.preparation.cut_options import CutOptions
+from data_pipelines.preparation.layouts import find_items
+from data_pipelines.preparation.plan import make_plan
+from scripts.preparations.report import print_plan
 from tests.data_pipelines.preparation import trees
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +47,18 @@ def test_totals_and_what_deserves_a_look_are_printed(made):
     assert "train: 9 clips, 34 frames, 6 identities" in lines
     assert any(line.startswith("dropped: 5 (") for line in lines)
     assert any("1 clips are there more than once, as train/train/id1#7w0I" in line for line in lines)
+
+
+def test_split_folders_that_count_for_nothing_are_told_with_the_plan(tmp_path, capsys):
+    for name in ("vox/train/a.mp4", "more/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("a")
+    plan = make_plan("voxceleb", *find_items(tmp_path), CutOptions())
+    print_plan(plan)
+    told = capsys.readouterr().out
+    assert "warning: 1 items lie in folders with names of splits" in told and "as train in vox/train/a.mp4" in told
+    print_plan(plan, split_file=True)
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_killed_again_and_again_it_ends_as_an_undisturbed_run(run_script, tree, tmp_path):

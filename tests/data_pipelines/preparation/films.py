@@ -8,7 +8,8 @@ import numpy as np
 from data_pipelines import faces
 from data_pipelines.faces import Box
 from data_pipelines.preparation import cutting
-from data_pipelines.preparation.cutting import CutClip, CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
+from data_pipelines.preparation.cutting import CutClip
 from tests.data_pipelines.video_files import write
 
 SMALL = CutOptions(image_size=32, jpeg_quality=0)

@@ -3,7 +3,7 @@
 import pytest
 
 from data_pipelines.preparation import prepare
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import make_plan
 from tests.data_pipelines.preparation import trees

@@ -79,11 +79,38 @@ def test_the_square_has_the_scale_asked_for(tmp_path):
 def test_square_frames_are_cut_by_the_face_if_asked_for_and_others_to_the_middle(tmp_path):
     (clip,) = cut_frames(tmp_path / "square", [shot(40, 50, width=96)] * 6, crop="face")
     assert clip.box == (26, 34, 57, 57)
-    frames = textured(3, 41, 60)
+    frames = [textured(1, 41, 60)[0] // 2 + np.uint8(n) for n in range(3)]  # A jump would be a cut.
     (clip,) = cut_frames(tmp_path / "wide", frames, crop="none")
     assert clip.first == 0 and clip.box == (9, 0, 41, 41)
     for image, frame in zip(decoded(clip), frames, strict=True):
         np.testing.assert_array_equal(image, transforms.to_square(frame, 32))
+
+
+@pytest.mark.parametrize("kind", ["video", "frames"])
+@pytest.mark.parametrize(
+    ("crop", "width", "box"),
+    [("none", 160, (32, 0, 96, 96)), ("none", 96, (0, 0, 96, 96)), ("20,10,60,50", 160, (25, 10, 50, 50))],
+)
+def test_a_raw_film_is_cut_at_its_scenes_without_a_face_too(tmp_path, monkeypatch, kind, crop, width, box):
+    monkeypatch.setattr(faces, "open_detector", refuse)
+    film = [shot(wall=60 + 90 * (n >= 20), width=width) for n in range(30)]
+    path = write(tmp_path / ("a.mp4" if kind == "video" else "a"), film)
+    parts = cut(path, kind, crop=crop, max_frames=12)
+    assert ranges(parts) == [(0, 9, box), (10, 19, box), (20, 29, box)]
+    frames = list(video.read_frames(path))
+    for part in parts:
+        for image, frame in zip(decoded(part), frames[part.first : part.first + len(part.frames)], strict=True):
+            np.testing.assert_array_equal(image, transforms.resize(faces.crop(frame, Box(*box)), 32, 32))
+    assert ranges(cut(path, kind, crop=crop, min_frames=11))[1] == (20, 29, "10 frames, --min_frames is 11")
+
+
+def test_square_frames_without_a_cut_stay_whole_and_clips_cut_before_too(tmp_path):
+    (clip,) = cut_frames(tmp_path / "square", [shot(width=96)] * 6, crop="none")
+    assert clip.box is None and len(clip.frames) == 6
+    film = [shot(wall=60 + 90 * (n >= 20)) for n in range(30)]
+    for crop, box in (("none", (32, 0, 96, 96)), ("20,10,60,50", (25, 10, 50, 50))):
+        path = write(tmp_path / "id1#7w0I#000001#000030.mp4", film)
+        assert ranges(cut(path, "video", crop=crop, max_frames=12)) == [(0, 29, box)]
 
 
 def test_a_scene_is_trimmed_to_where_the_face_is_seen(tmp_path):

@@ -5,7 +5,8 @@ import pytest
 
 from data_pipelines import faces, transforms, video
 from data_pipelines.preparation import cutting
-from data_pipelines.preparation.cutting import CutOptions, Dropped
+from data_pipelines.preparation.cut_options import CROPS, CutOptions
+from data_pipelines.preparation.cutting import Dropped
 from tests.data_pipelines.preparation.films import AWAY, SMALL, Film, cut, cut_frames, ranges, see_red, shot, textured
 from tests.data_pipelines.video_files import write
 
@@ -44,7 +45,13 @@ def detector(monkeypatch):
         ),
         ([shot()[:, :96]] * 6, {"image_size": 200}, [(None, None, "crop of 96 pixels, --min_side is 100")]),
         ([shot()[:, :96]] * 3, {"min_frames": 4}, [(None, None, "3 frames, --min_frames is 4")]),
-        ([shot()] * 3, {"crop": "none", "min_frames": 4}, [(None, None, "3 frames, --min_frames is 4")]),
+        ([shot()] * 3, {"crop": "none", "min_frames": 4}, [(0, 2, "3 frames, --min_frames is 4")]),
+        (
+            [shot()] * 3,
+            {"crop": "100,0,80,40"},
+            [(None, None, "box 100,0,80,40 reaches beyond the picture of 160×96: keep it within 0,0,160,96")],
+        ),
+        ([shot()] * 3, {"crop": "0,0,80,40", "min_side": 41}, [(None, None, "crop of 40 pixels, --min_side is 41")]),
     ],
 )
 def test_what_is_dropped_says_the_values_and_the_option(tmp_path, film, changes, expected):
@@ -84,14 +91,14 @@ def test_a_broken_file_gives_one_reason_and_nothing_else(tmp_path, kind, name, c
         content = whole[: len(whole) // 2]
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    for crop in cutting.CROPS:
+    for crop in (*CROPS, "8,8,64,64"):
         (dropped,) = cut(tmp_path / name, kind, crop=crop)
         assert dropped[:2] == (None, None) and message in dropped.reason
         assert str(tmp_path) not in dropped.reason and "\n" not in dropped.reason
 
 
 @pytest.mark.parametrize("content", [b"broken", transforms.encode_png(shot(60)[:90])])
-@pytest.mark.parametrize("crop", cutting.CROPS)
+@pytest.mark.parametrize("crop", (*CROPS, "8,8,64,64"))
 def test_a_broken_frame_after_good_scenes_lets_nothing_through(tmp_path, content, crop):
     folder = write(tmp_path / "frames", [shot(60)] * 20 + [shot(60, wall=150)] * 20)
     assert len(cut(folder)) == 2
@@ -108,7 +115,7 @@ def test_a_damaged_video_gives_one_reason_and_nothing_else(tmp_path):
     middle = (data.index(b"mdat") + end) // 2
     data[middle:end] = bytes(end - middle)
     path.write_bytes(data)
-    for crop in cutting.CROPS:
+    for crop in (*CROPS, "8,8,64,64"):
         (dropped,) = cut(path, "video", crop=crop)
         assert dropped[:2] == (None, None) and dropped.reason.startswith("broken after")
 
@@ -135,7 +142,8 @@ def test_an_item_that_changes_between_the_readings_is_an_error(tmp_path, monkeyp
     [
         ({"image_size": 0}, "image_size is 0: use a whole number from 1 on"),
         ({"image_size": 64.0}, "image_size is 64.0: use a whole number"),
-        ({"crop": "square"}, "crop is 'square': choose auto, face, none"),
+        ({"crop": "square"}, "crop is 'square': choose auto, face, none or a box \\('square': not a box"),
+        ({"crop": "0,0,9,0"}, "crop is '0,0,9,0': choose .*: width and height are at least 1"),
         ({"crop_scale": 0.9}, "crop_scale is 0.9: use a number from 1 on"),
         ({"crop_scale": float("nan")}, "crop_scale is nan"),
         ({"crop_scale": float("inf")}, "crop_scale is inf"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import transforms
-from data_pipelines.preparation.layouts import Item, find_items
+from data_pipelines.preparation.layouts import Item, find_items, passed_over_split
 
 
 def touch(root, *names):
@@ -103,6 +103,48 @@ def test_frames_side_by_side_are_clips_and_other_wide_pictures_frames(tmp_path):
     assert kinds() == strips | {"wide": "frames", "film": "frames"}
     assert kinds(strips="no") == {"strips": "frames", "wide": "frames", "film": "frames"}
     assert kinds(strips="yes") == strips | {"wide/a.png": "strip", "film/0001.png": "strip"}
+
+
+def test_a_wide_films_numbered_frames_are_no_strips_and_numbered_strips_are(tmp_path):
+    for number in range(1, 7):
+        picture(tmp_path / f"film/frame_{number:04d}.png", 4, 8)
+        picture(tmp_path / f"long/clip{number}.png", 4, 16)
+        picture(tmp_path / f"bare/{number:05d}.png", 4, 20)
+        picture(tmp_path / f"named/{'abcdefg'[number]}{number}.png", 4, 8)
+        picture(tmp_path / f"two numbers/id{number}#{number % 3}.png", 4, 8)
+    for number in range(4):
+        picture(tmp_path / f"few/clip{number}.png", 4, 12)
+    kinds: dict[str, set] = {}
+    for name, (kind, _, _) in found(tmp_path)[0].items():
+        kinds.setdefault(name.split("/")[0], set()).add(kind)
+    strips = ("long", "bare", "named", "two numbers", "few")
+    assert kinds == {"film": {"frames"}} | {name: {"strip"} for name in strips}
+
+
+def test_split_folders_lie_below_the_folders_that_all_items_share(tmp_path):
+    touch(tmp_path, "vox/png/train/id1#a#1#2.mp4", "vox/png/train/anna/1.mp4", "vox/png/Test/anna/2.mp4", "loose.mp4")
+    items = found(tmp_path)[0]
+    assert items == {
+        "loose.mp4": ("video", "loose", None),
+        "vox/png/Test/anna/2.mp4": ("video", "anna", "test"),
+        "vox/png/train/anna/1.mp4": ("video", "anna", "train"),
+        "vox/png/train/id1#a#1#2.mp4": ("video", "id1", "train"),
+    }
+    assert not any(map(passed_over_split, find_items(tmp_path)[0]))
+    touch(tmp_path / "one", "vox/train/a.mp4", "vox/train/b.mp4")
+    assert {split for *_, split in found(tmp_path / "one")[0].values()} == {"train"}
+    touch(tmp_path / "person", "id00012/train/a.mp4", "id00012/test/b.mp4")
+    assert set(found(tmp_path / "person")[0].values()) == {("video", "id00012", "train"), ("video", "id00012", "test")}
+
+
+def test_split_folders_elsewhere_count_for_nothing_and_are_told(tmp_path):
+    touch(tmp_path, "vox/train/a.mp4", "more/test/b.mp4", "more/c.mp4")
+    items = find_items(tmp_path)[0]
+    assert {item.name: (item.split, passed_over_split(item)) for item in items} == {
+        "more/c.mp4": (None, None),
+        "more/test/b.mp4": (None, "test"),
+        "vox/train/a.mp4": (None, "train"),
+    }
 
 
 def test_the_input_itself_may_be_the_clip(tmp_path):

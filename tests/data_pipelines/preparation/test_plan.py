@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import Item
 from data_pipelines.preparation.plan import make_plan
 

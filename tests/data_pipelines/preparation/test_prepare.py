@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import tensorflow_datasets as tfds
 from data_pipelines import transforms, video
 from data_pipelines.clips import PreparedClips, open_clips
 from data_pipelines.preparation import merge, prepare, shards
-from data_pipelines.preparation.cutting import CutOptions
+from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import make_plan
 from tests.data_pipelines.preparation import trees
@@ -278,6 +279,32 @@ def test_two_runs_at_the_same_work_are_kept_apart(made, tree, tmp_path, theirs, 
         other.kill()
     prepare.prepare(make(tree), tree, tmp_path / "out")
     assert content(tmp_path / "out") == content(made[0])
+
+
+def test_jobs_of_equal_process_numbers_on_two_machines_do_not_disturb_each_other(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    plan, met = make(tree), []
+    write_text, cut = Path.write_text, shards._cut
+
+    def meet(job):  # The first one is overtaken by a whole second one.
+        if job not in met:
+            met.append(job)
+            job()
+
+    def claim():
+        prepare._claim(plan, tmp_path)
+
+    def write():
+        shards.write_shard(plan.shards[0], OPTIONS, tree, tmp_path)
+
+    monkeypatch.setattr(Path, "write_text", lambda path, text: write_text(path, text) and meet(claim))
+    claim()
+    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr(shards, "_cut", lambda *arguments: meet(write) or cut(*arguments))
+    write()
+    assert met == [claim, write]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"plan.json", *(path.name for path in shards.shard_files(tmp_path, plan.shards[0]))}
 
 
 def test_nothing_but_broken_files_is_told(tmp_path):
