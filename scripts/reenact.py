@@ -22,8 +22,10 @@ from absl import app, flags, logging
 from data_pipelines import video_writer
 from data_pipelines.host_memory import settle_for_cpu
 from scripts.reenactments import files, options
+from toontalker_jax.checkpoints import read_config
 from toontalker_jax.media import Driver, Source, open_driver, open_source
 from toontalker_jax.reenactment.templates import save_template
+from toontalker_jax.reenactment.transfer import check_kind
 from toontalker_jax.video_reenactor import VideoReenactor
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder, or the workdir of a training.", required=True)
@@ -32,6 +34,14 @@ _DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16", "float16"], "C
 _CACHE = flags.DEFINE_string("cache", "~/.cache/toontalker-jax", "Keeps compiled programs; '' = compile each time.")
 flags.adopt_module_key_flags(files)  # for --help
 flags.adopt_module_key_flags(options)
+
+
+def check_network(kind: str) -> None:
+    """Raises what is wrong with the checkpoint for this kind and --size, before a driver is decoded for nothing."""
+    config, domains = read_config(_CHECKPOINT.value)
+    check_kind(kind, domains)
+    if _SIZE.value not in (None, config.image_size):
+        raise ValueError(f"--size={_SIZE.value}, but the network's is {config.image_size}.")
 
 
 def run() -> list[str]:
@@ -56,6 +66,7 @@ def run() -> list[str]:
 
     if files.SAVE_MOTION.value:
         files.check_save_motion(driver_paths)
+    check_network(asked.kind)
     sources = [source for path in source_paths if (source := attempt(open_source, path, asked))]
     drivers = [driver for path in driver_paths if (driver := attempt(open_driver, path, asked))]
     pairs = [pair for pair in itertools.product(drivers, sources) if attempt(output_fits, *reversed(pair))]
@@ -63,8 +74,6 @@ def run() -> list[str]:
         return failures
     progress = functools.partial(tqdm.tqdm, unit="frame")
     reenactor = VideoReenactor(_CHECKPOINT.value, asked, dtype=_DTYPE.value, progress=progress)
-    if _SIZE.value not in (None, reenactor.config.image_size):
-        raise ValueError(f"--size={_SIZE.value}, but the network's is {reenactor.config.image_size}.")
     for driver, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
         motion = None
         if len(sources) > 1 or files.SAVE_MOTION.value or driver.template:

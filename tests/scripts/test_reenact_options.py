@@ -32,10 +32,11 @@ def run(run_script, inputs):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory, tiny_model):
-    """Two networks; pictures of 96×128 with a real puppet's face; a driver with sound at 30000/1001 frames/s."""
+    """Networks; pictures of 96×128 with a real puppet's face; a driver with sound at 30000/1001 frames/s."""
     folder = tmp_path_factory.mktemp("inputs")
     save_model(folder / "model", tiny_model())
     save_model(folder / "other", tiny_model(seed=1))
+    save_model(folder / "real", tiny_model(("real",)))
     (folder / "sources").mkdir()
     for number in range(2):
         identity = puppets.sample_identity("real", "test", 0, number + 1)  # that the detector finds at this size
@@ -211,7 +212,10 @@ def test_options_that_mean_nothing_are_refused(wrong):
         ({"motion_scale": "nan"}, "motion_scale = nan"),
         ({"detector": "none.xml"}, "none.xml"),
         ({"source_crop": "face"}, "'face': not a box"),
-        ({"size": 256}, "--size=256, but the network's is 64"),
+        # The network is looked at before any driver is opened, which may take long.
+        ({"size": 256, "driving_path": "none.mp4"}, "--size=256, but the network's is 64"),
+        ({"checkpoint": "none", "driving_path": "none.mp4"}, "none holds neither model.json"),
+        ({"checkpoint": "real", "type": "r2c", "driving_path": "none.mp4"}, "needs the domain 'cartoon'"),
         ({"save_motion": "motion.npy"}, "must end in .npz"),
         ({"source_path": "sources", "save_path": "out.mp4"}, "several results go into a folder"),
         ({"driving_path": "*.webm"}, "no file fits the pattern"),
@@ -221,7 +225,8 @@ def test_options_that_mean_nothing_are_refused(wrong):
 def test_what_cannot_be_is_one_line_and_writes_nothing(run, inputs, options, message):
     paths = {"source_path": "sources/face0.png", "driving_path": "driver.mp4", "save_path": "out.mp4"}
     options = paths | options
-    options |= {name: inputs / value for name, value in options.items() if name in (*paths, "save_motion")}
+    named = (*paths, "save_motion", "checkpoint")
+    options |= {name: inputs / value for name, value in options.items() if name in named}
     before = sorted(inputs.rglob("*"))
     done = run(**options)
     assert done.returncode == 1
