@@ -138,12 +138,14 @@ def test_many_at_once_and_one_bad_file_stops_only_itself(run, inputs, tmp_path):
     with video_writer.open_writer(tmp_path / "drivers/c.mp4", 10) as writer:
         for frame in reversed(list(video.read_frames(inputs / "driver.mp4"))):
             writer.write(frame)
-    pattern = tmp_path / "drivers/*.mp4"
+    film(tmp_path / "drivers/d.avi", 5, codec="mpeg4", sound="adpcm_ms")  # which an mp4 cannot hold
+    pattern = tmp_path / "drivers/*"
     asked = {"max_frames": 3, "source_crop": "auto", "crop_scale": 1.6, "smooth": 0.5}
     done = run(source_path=inputs / "sources", driving_path=pattern, output_dir=tmp_path / "out", size=64, **asked)
     assert done.returncode == 1
-    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error:"))
-    assert "broken.mp4" in error and "1 failed" in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "broken.mp4" in errors[0] and "adpcm_ms" in errors[1]
+    assert len(errors) == 2 and "2 failed" in done.stderr  # a driver is looked at once, not for each source
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [f"face{source}--{driver}.mp4" for source in (0, 1) for driver in "ac"]
     # The last pair, made after three others and from motion known as a whole, equals one made alone as it comes.
