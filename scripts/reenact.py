@@ -56,7 +56,7 @@ def run() -> list[str]:
     if files.SAVE_MOTION.value:
         files.check_save_motion(driver_paths)
     check_network(asked.kind)
-    sources = [source for path in source_paths if (source := attempt(path, open_source, path, asked))]
+    sources = [source.put_down() for path in source_paths if (source := attempt(path, open_source, path, asked))]
     drivers = [driver for path in driver_paths if (driver := attempt(path, opened, path))]
     pairs = [(driver, source, outputs[source.path, driver.path]) for driver in drivers for source in sources]
     pairs = [pair for pair in pairs if attempt(pair[2], video_writer.check_path, pair[2])]

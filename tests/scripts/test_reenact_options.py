@@ -10,7 +10,7 @@ import pytest
 from data_pipelines import puppets, transforms, video, video_writer
 from tests.data_pipelines.video_files import film, packets
 from toontalker_jax.checkpoints import load_model, save_model
-from toontalker_jax.media import Options, open_driver
+from toontalker_jax.media import Options, open_driver, open_source
 from toontalker_jax.reenactment.smoothing import smooth
 from toontalker_jax.reenactment.templates import load_template, network_hash
 from toontalker_jax.reenactment.transfer import Reenactor
@@ -166,6 +166,9 @@ def test_python_takes_arrays_and_keeps_the_motion(inputs, tmp_path):
     np.testing.assert_array_equal(got, np.stack(list(expected)))
     motion = reenactor.motion(inputs / "driver.mp4")
     np.testing.assert_array_equal(got, np.stack(list(reenactor.frames(picture, driving, motion))))
+    source = open_source(inputs / "sources/face0.png", reenactor.options).put_down()
+    assert source.picture is None  # and is read again
+    np.testing.assert_array_equal(got, np.stack(list(reenactor.frames(source, driving, motion))))
     written = reenactor.write(picture, driving, tmp_path / "out", motion)
     assert (written.frames, written.height, written.width, written.frame_rate) == (8, 64, 64, 25)
     np.testing.assert_array_equal(got, np.stack(list(video.read_frames(tmp_path / "out"))))
