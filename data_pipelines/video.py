@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data_pipelines import colour, comments, display, timing, transforms
+from data_pipelines import colour, comments, display, lost_frames, timing, transforms
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
@@ -40,6 +40,7 @@ class VideoInfo:
       height, width: in square pixels, upright (the pixels' shape and a rotation noted in the file are applied).
       times: when each frame is shown, in seconds from the first one, exact; None where that is frame / frame_rate
         within a tick of the file's clock (1/100 s in a GIF), or where the file does not tell.
+      stamps: int64 [num_frames]: the same in ticks of the file's clock; None where the file does not tell.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class VideoInfo:
     height: int
     width: int
     times: tuple[Fraction, ...] | None = None
+    stamps: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def time(self, frame: int) -> Fraction:
         """When a frame is shown, in seconds from the first one; the frame after the last is the end."""
@@ -113,7 +115,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         if container.format.name == "gif" and stream.frames and stream.duration:
             told = [stream.frames / (stream.duration * stream.time_base)]  # FFmpeg says the rate of the first delay.
         tick, ratio = stream.time_base, display.pixel_ratio(stream)
-        first = next(_decode(path, container, stream), None)
+        first = next(filter(None, _decode(path, container, stream)), None)
     if first is None:
         raise VideoError(f"{path}: not one frame could be decoded")
     colour.warn_of_hdr(path, first)
@@ -126,13 +128,13 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     stamps = stamps[stamps >= first.pts]  # What comes before cannot be decoded: the file was cut there.
     rate = timing.steady_rate(stamps, tick, told)
     if rate is not None:
-        return VideoInfo("video", rate, len(stamps), height, width)
+        return VideoInfo("video", rate, len(stamps), height, width, stamps=stamps)
     if len(stamps) == 1:
         raise VideoError(f"{path}: the file tells no frame rate")
     # The mean tells of no exact rate, and encoders count its numerator and denominator in 32 bits.
     rate = timing.mean_rate(stamps, tick).limit_denominator(100_000)
     times = tuple(int(stamp) * tick for stamp in stamps - stamps[0])
-    return VideoInfo("video", rate, len(stamps), height, width, times)
+    return VideoInfo("video", rate, len(stamps), height, width, times, stamps)
 
 
 def _scan(path: Path) -> np.ndarray | None:
@@ -156,7 +158,8 @@ def read_frames(path: str | os.PathLike) -> Iterator[np.ndarray]:
     """Yields the frames of a video, GIF, folder of images or image, uint8 [H, W, 3] RGB, all of one size, lazily.
 
     Raises:
-      VideoError: at once if the path holds no frame; at the frame concerned if it is broken or of another size.
+      VideoError: at once if the path holds no frame; at the frame concerned if it is broken or of another size. What
+        cannot be decoded of a video is told in the log, and the frame before is shown instead.
     """
     return iter(Section(path))
 
@@ -172,7 +175,7 @@ class Section:
         of the video.
       max_frames: take no more than so many, an int; None takes all.
       strict: decode by one thread, since FFmpeg fills damaged places in differently with each number of them, and
-        raise VideoError at a frame that it marks as damaged.
+        raise VideoError at a frame that it marks as damaged or cannot decode, in place of repeating the one before.
 
     Attributes:
       path, info: of the whole file.
@@ -220,6 +223,8 @@ class Section:
         else:
             with _open_stream(self.path, one_thread=self._strict) as (container, stream):
                 frames = _decode(self.path, container, stream, self._strict)
+                if not self._strict:
+                    frames = lost_frames.filled(self.path, frames, self.info.stamps)
                 ratio = display.pixel_ratio(stream)
                 for frame in itertools.islice(frames, self._first, self._stop):
                     yield display.to_array(frame, ratio)
@@ -243,7 +248,7 @@ def _seconds(name: str, value: float) -> Fraction:
 def first_time(path: str | os.PathLike) -> Fraction:
     """When the first frame of a video is shown, by the file's own clock; 0 if that is not told. Raises VideoError."""
     with _open_stream(Path(path)) as (container, stream):
-        first = next(_decode(path, container, stream), None)
+        first = next(filter(None, _decode(path, container, stream)), None)
         return Fraction(0) if first is None or first.pts is None else first.pts * stream.time_base
 
 
@@ -296,14 +301,22 @@ def _codec(stream: av.VideoStream) -> str:
 
 def _decode(
     path: Path, container: av.container.InputContainer, stream: av.VideoStream, strict: bool = False
-) -> Iterator[av.VideoFrame]:
+) -> Iterator[av.VideoFrame | None]:
+    """None stands for a packet that cannot be decoded; in strict reading it ends all."""
     count = 0
     try:
-        for frame in container.decode(stream):
-            if strict and frame.is_corrupt:
-                raise VideoError(f"{path}: frame {count} is damaged")
-            yield frame
-            count += 1
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.InvalidDataError:
+                if strict:
+                    raise
+                frames = [None]
+            for frame in frames:
+                if strict and frame.is_corrupt:
+                    raise VideoError(f"{path}: frame {count} is damaged")
+                yield frame
+                count += frame is not None
     except av.FFmpegError as error:
         raise VideoError(f"{path}: broken after {count} frames ({reason(error)})") from None
 

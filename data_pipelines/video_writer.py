@@ -52,7 +52,8 @@ def open_writer(
       VideoError: at once if `path`, rate, times or sound cannot be; later if a frame cannot be, or if none was written.
     """
     path, frame_rate = Path(path), Fraction(frame_rate)
-    writer_class = check(path, frame_rate, times)
+    writer_class = check_path(path)
+    check_timing(path, frame_rate, times)
     with SoundCopy(sound if writer_class is _Mp4Writer else None) as sound_copy, _moved_at_the_end(path) as unfinished:
         writer = writer_class(unfinished, frame_rate, times, sound_copy, comment)
         try:
@@ -67,13 +68,8 @@ def open_writer(
         writer.sign()
 
 
-def check(
-    path: str | os.PathLike,
-    frame_rate: Fraction | int,
-    times: Sequence[Fraction] | None = None,
-    sound: Sound | None = None,
-) -> type["_Writer"]:
-    """Raises VideoError if path, rate, times or sound cannot be, as `open_writer` would. Returns the kind of writer."""
+def check_path(path: str | os.PathLike) -> type["_Writer"]:
+    """Raises VideoError if the path cannot be, as `open_writer` would. Returns the kind of writer."""
     path = Path(path)
     kinds = {".mp4": _Mp4Writer, ".gif": _GifWriter, "": _FolderWriter}
     writer_class = kinds.get(path.suffix.lower())
@@ -81,7 +77,6 @@ def check(
         raise VideoError(
             f"{path}: cannot write {path.suffix} files: use .mp4, .gif or no suffix for a folder of PNG files"
         )
-    _check_times(path, frame_rate, times, _GIF_MAX_RATE if writer_class is _GifWriter else None)
     if path.suffix:
         in_the_way = path.is_dir()
     else:
@@ -91,8 +86,20 @@ def check(
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise VideoError(f"{path}: cannot be written: {folder} is no folder that one may write to")
-    with SoundCopy(sound if writer_class is _Mp4Writer else None):
-        return writer_class
+    return writer_class
+
+
+def check_timing(
+    path: str | os.PathLike,
+    frame_rate: Fraction | int,
+    times: Sequence[Fraction] | None = None,
+    sound: Sound | None = None,
+) -> None:
+    """Raises VideoError if rate, times or sound cannot be in a file of this name, as `open_writer` would."""
+    suffix = Path(path).suffix.lower()
+    _check_times(Path(path), frame_rate, times, _GIF_MAX_RATE if suffix == ".gif" else None)
+    with SoundCopy(sound if suffix == ".mp4" else None):
+        pass
 
 
 def _check_times(path: Path, frame_rate: Fraction, times: Sequence[Fraction] | None, max_rate: int | None) -> None:

@@ -10,10 +10,7 @@ driver; OUT is then a folder of <source>--<driver>.mp4 files.
 
 import functools
 import itertools
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import tqdm
@@ -22,8 +19,11 @@ from absl import app, flags, logging
 from data_pipelines import video_writer
 from data_pipelines.host_memory import settle_for_cpu
 from scripts.reenactments import files, options
-from toontalker_jax.media import Driver, Source, open_driver, open_source
+from scripts.reenactments.attempts import FAILURES, Attempts, told
+from toontalker_jax.checkpoints import read_config
+from toontalker_jax.media import Driver, open_driver, open_source
 from toontalker_jax.reenactment.templates import save_template
+from toontalker_jax.reenactment.transfer import check_kind
 from toontalker_jax.video_reenactor import VideoReenactor
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder, or the workdir of a training.", required=True)
@@ -34,49 +34,48 @@ flags.adopt_module_key_flags(files)  # for --help
 flags.adopt_module_key_flags(options)
 
 
+def check_network(kind: str) -> None:
+    """Raises what is wrong with the checkpoint for this kind and --size, before a driver is decoded for nothing."""
+    config, domains = read_config(_CHECKPOINT.value)
+    check_kind(kind, domains)
+    if _SIZE.value not in (None, config.image_size):
+        raise ValueError(f"--size={_SIZE.value}, but the network's is {config.image_size}.")
+
+
 def run() -> list[str]:
     """Reenacts every pair. What fails for one of several is told, and the others go on. Returns what failed."""
     asked, (source_paths, driver_paths, outputs) = options.asked(), files.plan()
-    failures: list[str] = []
+    attempt = Attempts(several=len(outputs) > 1)
 
-    def attempt(function: Callable, *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except (ValueError, OSError) as error:
-            if len(outputs) == 1:
-                raise
-            failures.append(str(error))
-            print(f"error: {error}", file=sys.stderr)
-            return None
-
-    def output_fits(source: Source, driver: Driver) -> bool:
+    def opened(path: Path) -> Driver:
+        driver = open_driver(path, asked)
         sound = driver.sound if asked.sound else None
-        video_writer.check(outputs[source.path, driver.path], driver.frame_rate, driver.times, sound)
-        return True
+        video_writer.check_timing(outputs[source_paths[0], path], driver.frame_rate, driver.times, sound)
+        return driver
 
     if files.SAVE_MOTION.value:
         files.check_save_motion(driver_paths)
-    sources = [source for path in source_paths if (source := attempt(open_source, path, asked))]
-    drivers = [driver for path in driver_paths if (driver := attempt(open_driver, path, asked))]
-    pairs = [pair for pair in itertools.product(drivers, sources) if attempt(output_fits, *reversed(pair))]
+    check_network(asked.kind)
+    sources = [source.put_down() for path in source_paths if (source := attempt(path, open_source, path, asked))]
+    drivers = [driver for path in driver_paths if (driver := attempt(path, opened, path))]
+    pairs = [(driver, source, outputs[source.path, driver.path]) for driver in drivers for source in sources]
+    pairs = [pair for pair in pairs if attempt(pair[2], video_writer.check_path, pair[2])]
     if not pairs:
-        return failures
+        return attempt.failures
     progress = functools.partial(tqdm.tqdm, unit="frame")
     reenactor = VideoReenactor(_CHECKPOINT.value, asked, dtype=_DTYPE.value, progress=progress)
-    if _SIZE.value not in (None, reenactor.config.image_size):
-        raise ValueError(f"--size={_SIZE.value}, but the network's is {reenactor.config.image_size}.")
     for driver, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
         motion = None
         if len(sources) > 1 or files.SAVE_MOTION.value or driver.template:
-            motion = attempt(reenactor.motion, driver)
+            motion = attempt(driver.path, reenactor.motion, driver)
             if motion is None:
                 continue
         if files.SAVE_MOTION.value:
             save_template(files.SAVE_MOTION.value, motion)
-        for _, source in group:
-            if written := attempt(reenactor.write, source, driver, outputs[source.path, driver.path], motion):
+        for _, source, output in group:
+            if written := attempt(output, reenactor.write, source, driver, output, motion):
                 print(written)
-    return failures
+    return attempt.failures
 
 
 def main(argv: list[str]) -> None:
@@ -88,8 +87,8 @@ def main(argv: list[str]) -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path(_CACHE.value).expanduser()))
     try:
         failures = run()
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    except FAILURES as error:
+        raise SystemExit(f"error: {told(error)}") from None
     if failures:
         raise SystemExit(f"{len(failures)} failed: see above")
 

@@ -1,6 +1,7 @@
 """Inference checkpoints and training checkpoints: what is written comes back, and what does not fit is one error."""
 
 import json
+import shutil
 from functools import partial
 
 import jax
@@ -10,7 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
-from toontalker_jax.checkpoints import TrainCheckpoints, load_model, save_model
+from toontalker_jax.checkpoints import TrainCheckpoints, load_model, read_config, save_model
 from toontalker_jax.models.config import ModelConfig
 
 
@@ -43,6 +44,7 @@ def test_a_saved_model_comes_back(tmp_path, model):
     loaded = load_model(tmp_path / "model")
     assert loaded.config == model.config
     assert tuple(loaded.domains) == ("real",)
+    assert read_config(tmp_path / "model") == (model.config, ("real",))
     assert_same(params_of(loaded), params_of(model))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]  # nothing half-written is left
 
@@ -64,8 +66,18 @@ def test_a_save_survives_the_remains_of_a_killed_one(tmp_path, model):
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path):
-    with pytest.raises(FileNotFoundError, match="neither model.json"):
-        load_model(tmp_path)
+    for read in (load_model, read_config):
+        with pytest.raises(FileNotFoundError, match="neither model.json"):
+            read(tmp_path)
+
+
+def test_the_description_of_a_workdir_is_its_newest_readable_steps(tmp_path):
+    with TrainCheckpoints(tmp_path, keep_newest=3) as checkpoints:
+        for step, width in ((1, 16), (2, 32), (3, 64)):
+            checkpoints.save(step, train_state(), ModelConfig(width=width), DOMAINS)
+    (tmp_path / "checkpoints/3/model/metadata").write_text("{")
+    shutil.rmtree(tmp_path / "checkpoints/2/state")  # the parameters are not looked at
+    assert read_config(tmp_path) == (ModelConfig(width=32), DOMAINS)
 
 
 def edit_model_json(path, **changes):

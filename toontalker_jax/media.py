@@ -92,8 +92,16 @@ class Source:
     """A picture to move: the whole of it, and the square that the network sees."""
 
     path: Path
-    picture: np.ndarray  # uint8 [H, W, 3]
+    picture: np.ndarray | None  # uint8 [H, W, 3]; None once put down
     box: faces.Box
+
+    def put_down(self) -> "Source":
+        """Without the picture of `path`, so that many sources take no memory until their turn comes."""
+        return dataclasses.replace(self, picture=None)
+
+    def taken_up(self) -> "Source":
+        """With the picture, read again if it was put down. Raises ValueError if that fails."""
+        return self if self.picture is not None else dataclasses.replace(self, picture=video.read_image(self.path))
 
     def view(self, size: int) -> np.ndarray:
         """uint8 [size, size, 3]."""

@@ -192,7 +192,7 @@ class VideoReenactor:
         return result
 
     def _source(self, source: SourceLike) -> Source:
-        return source if isinstance(source, Source) else open_source(source, self.options)
+        return source.taken_up() if isinstance(source, Source) else open_source(source, self.options)
 
     def _driver(self, driver: DriverLike) -> Driver:
         return driver if isinstance(driver, Driver) else open_driver(driver, self.options)

@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,8 +49,7 @@ def plan() -> tuple[list[Path], list[Path], dict[Pair, Path]]:
         if save.suffix and not save.is_dir():
             raise ValueError(f"{save}: several results go into a folder: name one without a suffix.")
         outputs = {(source, driver): save / f"{source.stem}--{driver.stem}.mp4" for source, driver in pairs}
-        names = list(outputs.values())
-        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+        if twice := sorted(str(name) for name, count in Counter(outputs.values()).items() if count > 1):
             raise ValueError(f"{twice[0]}: would be written twice: two inputs have the same name but for the suffix.")
     inputs = {path.resolve() for path in (*sources, *drivers)}
     for output in (*outputs.values(), *([Path(SAVE_MOTION.value)] if SAVE_MOTION.value else [])):

@@ -25,7 +25,7 @@ class StandIn(nnx.Module):
     """Motion codes [N, 1, 1] = a domain's factor · mean of the picture; image = a domain's gain · source + w."""
 
     def __init__(self, domains=("real", "cartoon")):
-        self.config = SimpleNamespace(image_size=SIZE)
+        self.config = SimpleNamespace(image_size=SIZE, dtype="float16")
         self.domains = nnx.Dict({name: nnx.Dict(gain=nnx.Param(jnp.float32(GAIN[name]))) for name in domains})
 
     def motion_codes(self, domain, image):
@@ -165,6 +165,29 @@ def test_frames_are_read_as_they_are_needed_and_compiled_once(model, pictures):
     list(reenactor.frames(pictures[:3]))
     reenactor.set_reference(pictures[1])
     assert reenactor._driving_codes._cache_size() == reenactor._decode._cache_size() == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named_and_not_shown_as_black(model, pictures, value):
+    reenactor = Reenactor(model, "r2c", batch_size=2)
+    reenactor.prepare(pictures[0])
+    codes = list(reenactor.codes(pictures))
+    codes[3] = codes[3] + np.float32(value)
+    frames = reenactor.render(codes)
+    for _ in range(3):
+        next(frames)
+    with pytest.raises(
+        ValueError, match=r"picture of frame 3 \(from 0\) is not finite in float16: use --dtype=float32"
+    ):
+        next(frames)
+
+    diverged = StandIn()
+    diverged.motion_codes = lambda domain, image: MotionCodes(
+        *[jnp.where(image.mean((1, 2, 3)) > 0, value, 0.0)[:, None, None]] * 2
+    )
+    bright = np.full((SIZE, SIZE, 3), 255, np.uint8)
+    with pytest.raises(ValueError, match="motion code of frame 2 .* is not finite"):
+        list(Reenactor(diverged, "r2c", batch_size=2).codes([0 * bright, 0 * bright, bright]))
 
 
 def test_an_empty_driver_gives_no_frames(model, pictures):

@@ -10,7 +10,7 @@ import pytest
 from data_pipelines import puppets, transforms, video, video_writer
 from tests.data_pipelines.video_files import film, packets
 from toontalker_jax.checkpoints import load_model, save_model
-from toontalker_jax.media import Options, open_driver
+from toontalker_jax.media import Options, open_driver, open_source
 from toontalker_jax.reenactment.smoothing import smooth
 from toontalker_jax.reenactment.templates import load_template, network_hash
 from toontalker_jax.reenactment.transfer import Reenactor
@@ -32,10 +32,11 @@ def run(run_script, inputs):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory, tiny_model):
-    """Two networks; pictures of 96×128 with a real puppet's face; a driver with sound at 30000/1001 frames/s."""
+    """Networks; pictures of 96×128 with a real puppet's face; a driver with sound at 30000/1001 frames/s."""
     folder = tmp_path_factory.mktemp("inputs")
     save_model(folder / "model", tiny_model())
     save_model(folder / "other", tiny_model(seed=1))
+    save_model(folder / "real", tiny_model(("real",)))
     (folder / "sources").mkdir()
     for number in range(2):
         identity = puppets.sample_identity("real", "test", 0, number + 1)  # that the detector finds at this size
@@ -137,12 +138,14 @@ def test_many_at_once_and_one_bad_file_stops_only_itself(run, inputs, tmp_path):
     with video_writer.open_writer(tmp_path / "drivers/c.mp4", 10) as writer:
         for frame in reversed(list(video.read_frames(inputs / "driver.mp4"))):
             writer.write(frame)
-    pattern = tmp_path / "drivers/*.mp4"
+    film(tmp_path / "drivers/d.avi", 5, codec="mpeg4", sound="adpcm_ms")  # which an mp4 cannot hold
+    pattern = tmp_path / "drivers/*"
     asked = {"max_frames": 3, "source_crop": "auto", "crop_scale": 1.6, "smooth": 0.5}
     done = run(source_path=inputs / "sources", driving_path=pattern, output_dir=tmp_path / "out", size=64, **asked)
     assert done.returncode == 1
-    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error:"))
-    assert "broken.mp4" in error and "1 failed" in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "broken.mp4" in errors[0] and "adpcm_ms" in errors[1]
+    assert len(errors) == 2 and "2 failed" in done.stderr  # a driver is looked at once, not for each source
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [f"face{source}--{driver}.mp4" for source in (0, 1) for driver in "ac"]
     # The last pair, made after three others and from motion known as a whole, equals one made alone as it comes.
@@ -163,6 +166,9 @@ def test_python_takes_arrays_and_keeps_the_motion(inputs, tmp_path):
     np.testing.assert_array_equal(got, np.stack(list(expected)))
     motion = reenactor.motion(inputs / "driver.mp4")
     np.testing.assert_array_equal(got, np.stack(list(reenactor.frames(picture, driving, motion))))
+    source = open_source(inputs / "sources/face0.png", reenactor.options).put_down()
+    assert source.picture is None  # and is read again
+    np.testing.assert_array_equal(got, np.stack(list(reenactor.frames(source, driving, motion))))
     written = reenactor.write(picture, driving, tmp_path / "out", motion)
     assert (written.frames, written.height, written.width, written.frame_rate) == (8, 64, 64, 25)
     np.testing.assert_array_equal(got, np.stack(list(video.read_frames(tmp_path / "out"))))
@@ -211,7 +217,10 @@ def test_options_that_mean_nothing_are_refused(wrong):
         ({"motion_scale": "nan"}, "motion_scale = nan"),
         ({"detector": "none.xml"}, "none.xml"),
         ({"source_crop": "face"}, "'face': not a box"),
-        ({"size": 256}, "--size=256, but the network's is 64"),
+        # The network is looked at before any driver is opened, which may take long.
+        ({"size": 256, "driving_path": "none.mp4"}, "--size=256, but the network's is 64"),
+        ({"checkpoint": "none", "driving_path": "none.mp4"}, "none holds neither model.json"),
+        ({"checkpoint": "real", "type": "r2c", "driving_path": "none.mp4"}, "needs the domain 'cartoon'"),
         ({"save_motion": "motion.npy"}, "must end in .npz"),
         ({"source_path": "sources", "save_path": "out.mp4"}, "several results go into a folder"),
         ({"driving_path": "*.webm"}, "no file fits the pattern"),
@@ -221,7 +230,8 @@ def test_options_that_mean_nothing_are_refused(wrong):
 def test_what_cannot_be_is_one_line_and_writes_nothing(run, inputs, options, message):
     paths = {"source_path": "sources/face0.png", "driving_path": "driver.mp4", "save_path": "out.mp4"}
     options = paths | options
-    options |= {name: inputs / value for name, value in options.items() if name in (*paths, "save_motion")}
+    named = (*paths, "save_motion", "checkpoint")
+    options |= {name: inputs / value for name, value in options.items() if name in named}
     before = sorted(inputs.rglob("*"))
     done = run(**options)
     assert done.returncode == 1

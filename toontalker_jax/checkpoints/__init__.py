@@ -6,12 +6,13 @@ An inference checkpoint is a folder:
   digests.json  a sum over the bits of each
 
 A training workdir keeps its steps in `checkpoints/<step>/`, each with the state, the same model.json contents, digests
-and the caller's metadata; steps that turned out damaged lie in `damaged/<step>/`. `load_model` reads either.
+and the caller's metadata; steps that turned out damaged lie in `damaged/<step>/`. `load_model` reads either;
+`read_config` looks at what it would load.
 """
 
 from toontalker_jax.checkpoints.digests import digests
 from toontalker_jax.checkpoints.format import Mismatch, describe, package_versions
-from toontalker_jax.checkpoints.inference import check_free, load_model, save_model
+from toontalker_jax.checkpoints.inference import check_free, load_model, read_config, save_model
 from toontalker_jax.checkpoints.training import Restored, TrainCheckpoints, has_steps
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "has_steps",
     "load_model",
     "package_versions",
+    "read_config",
     "save_model",
 ]

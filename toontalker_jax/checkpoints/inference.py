@@ -81,6 +81,26 @@ def _write_model(folder: epath.Path, model: ToonTalker, notes: Mapping[str, Any]
             (folder / name).write_text(json.dumps(contents, indent=2) + "\n")
 
 
+def read_config(path: epath.PathLike) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Network and domains of what `load_model` would load: a look that reads no parameters.
+
+    Raises:
+      FileNotFoundError: `path` is neither a checkpoint nor a training workdir.
+      Mismatch: not of this version's format.
+      OSError: the description of every step of the workdir is damaged.
+    """
+    path = absolute(path)
+    if (path / "model.json").exists():
+        return _read_description(path, json.loads((path / "model.json").read_text()))
+    _check_workdir(path)
+    with TrainCheckpoints(path, read_only=True) as checkpoints:
+
+        def described(step: int) -> tuple[ModelConfig, tuple[str, ...]]:
+            return _read_description(path, checkpoints.describe_step(step)[1]["model"])
+
+        return checkpoints.newest_sound(described).found
+
+
 def load_model(path: epath.PathLike, **how: Any) -> ToonTalker:
     """The model of an inference checkpoint, or of the newest step of a training workdir (its EMA if it keeps one).
 
@@ -98,17 +118,22 @@ def load_model(path: epath.PathLike, **how: Any) -> ToonTalker:
         sums = path / _DIGESTS  # Former versions wrote none.
         wanted = json.loads(sums.read_text()) if sums.exists() else {}
         return _restore_model(_Stored(path, path / "params", None, description, wanted), how)
-    if (path / "checkpoints").exists():
-        with TrainCheckpoints(path, read_only=True) as checkpoints:
+    _check_workdir(path)
+    with TrainCheckpoints(path, read_only=True) as checkpoints:
 
-            def model_of(step: int) -> ToonTalker:
-                key = GENERATOR_EMA if checkpoints.tree(step).get(GENERATOR_EMA) else GENERATOR
-                about = checkpoints.describe_step(step)[1]
-                state = checkpoints.state_folder(step)
-                return _restore_model(_Stored(path, state, key, about["model"], about.get("digests", {})), how)
+        def model_of(step: int) -> ToonTalker:
+            key = GENERATOR_EMA if checkpoints.tree(step).get(GENERATOR_EMA) else GENERATOR
+            about = checkpoints.describe_step(step)[1]
+            state = checkpoints.state_folder(step)
+            return _restore_model(_Stored(path, state, key, about["model"], about.get("digests", {})), how)
 
-            return checkpoints.newest_sound(model_of).found
-    raise FileNotFoundError(f"{path} holds neither model.json (a checkpoint) nor checkpoints/ (a training workdir).")
+        return checkpoints.newest_sound(model_of).found
+
+
+def _check_workdir(path: epath.Path) -> None:
+    if not (path / "checkpoints").exists():
+        kinds = "neither model.json (a checkpoint) nor checkpoints/ (a training workdir)"
+        raise FileNotFoundError(f"{path} holds {kinds}.")
 
 
 class _Stored(NamedTuple):

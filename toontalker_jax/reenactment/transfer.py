@@ -73,6 +73,7 @@ class Reenactor:
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: must be at least 1.")
         self.motion, self.batch_size, self.image_size = motion, batch_size, model.config.image_size
+        self.dtype = model.config.dtype
         driver_domain, source_domain = KINDS[kind]
         graph, self._state = nnx.split(_folded(model, driver_domain, source_domain))
         self._source = self._w_r1 = None
@@ -86,7 +87,8 @@ class Reenactor:
 
         @jax.jit
         def driving_codes(state, frames):
-            return nnx.merge(graph, state).motion_codes(driver_domain, unit_range(frames)).reference_to_driving
+            codes = nnx.merge(graph, state).motion_codes(driver_domain, unit_range(frames)).reference_to_driving
+            return codes, _all_finite(codes)
 
         @jax.jit
         def decode(state, source, codes, w_r1, w_rd, scale):
@@ -94,7 +96,8 @@ class Reenactor:
                 w = motion_terms.relative(codes, w_r1, w_rd, scale)  # eq. 5
             else:
                 w = motion_terms.absolute(codes.source_to_reference, w_rd)  # eq. 3
-            return _to_uint8(nnx.merge(graph, state).decode(source_domain, source, w).image)
+            pictures = nnx.merge(graph, state).decode(source_domain, source, w).image
+            return _to_uint8(pictures), _all_finite(pictures)
 
         self._encode_source, self._driving_codes, self._decode = encode_source, driving_codes, decode
 
@@ -129,32 +132,38 @@ class Reenactor:
         return int(np.argmin(distances))
 
     def codes(self, driving: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields the motion code w_rd of each frame, float32 [K, d]. Frames as for `frames`. Needs no source."""
+        """Yields the motion code w_rd of each frame, float32 [K, d]. Frames as for `frames`. Needs no source.
+
+        Raises:
+          ValueError: a frame that is not uint8 [S, S, 3], or a code that is not finite.
+        """
         batches = self._batches(map(self._checked, driving))
-        return _one_ahead((self._driving_codes(self._state, batch), count) for batch, count in batches)
+        computed = ((self._driving_codes(self._state, batch), count) for batch, count in batches)
+        return self._finite("motion code", computed)
 
     def render(self, codes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yields the source moved by each code, uint8 [S, S, 3], in order.
 
         Raises:
           RuntimeError: no source has been prepared.
+          ValueError: values that are not finite, which 8 bits would show as black.
         """
         source, w_r1 = self._prepared(), self._w_r1
 
-        def computed() -> Iterator[tuple[jax.Array, int]]:
+        def computed() -> Iterator[tuple["_Computed", int]]:
             nonlocal w_r1
             for w_rd, count in self._batches(codes):
                 w_r1 = w_rd[:1] if w_r1 is None else w_r1
                 yield self._decode(self._state, *source, w_r1, w_rd, self._scale), count
 
-        return _one_ahead(computed())
+        return self._finite("picture", computed())
 
     def frames(self, driving: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yields one frame for each driving frame, uint8 [S, S, 3], in order.
 
         Raises:
           RuntimeError: no source has been prepared.
-          ValueError: a frame that is not uint8 [S, S, 3].
+          ValueError: a frame that is not uint8 [S, S, 3], or values that are not finite.
         """
         return self.render(self.codes(driving))
 
@@ -169,6 +178,16 @@ class Reenactor:
         items = iter(items)
         while waiting := list(itertools.islice(items, self.batch_size)):
             yield np.stack(waiting + [waiting[-1]] * (self.batch_size - len(waiting))), len(waiting)
+
+    def _finite(self, name: str, batches: Iterable[tuple["_Computed", int]]) -> Iterator[np.ndarray]:
+        """The items of the batches; raises ValueError at one that is not finite."""
+        for number, (item, finite) in enumerate(_one_ahead(batches)):
+            if not finite:
+                raise ValueError(
+                    f"the {name} of frame {number} (from 0) is not finite in {self.dtype}: use --dtype=float32, or"
+                    f" another checkpoint if this one has diverged."
+                )
+            yield item
 
     def _prepared(self) -> tuple[Source, motion_terms.MotionCodes]:
         if self._source is None:
@@ -199,15 +218,28 @@ def _folded(model: ToonTalker, driver_domain: str, source_domain: str) -> ToonTa
     return model
 
 
-def _one_ahead(batches: Iterable[tuple[jax.Array, int]]) -> Iterator[np.ndarray]:
+_Computed = tuple[jax.Array, jax.Array]  # items of a batch, and whether all values of each are finite
+
+
+def _one_ahead(batches: Iterable[tuple[_Computed, int]]) -> Iterator[tuple[np.ndarray, np.bool_]]:
     """The items of the batches, on the host; one batch is computed while the one before it is handed out."""
     under_way = None
     for batch in batches:
         if under_way is not None:
-            yield from np.asarray(under_way[0])[: under_way[1]]
+            yield from _on_host(*under_way)
         under_way = batch
     if under_way is not None:
-        yield from np.asarray(under_way[0])[: under_way[1]]
+        yield from _on_host(*under_way)
+
+
+def _on_host(computed: _Computed, count: int) -> Iterator[tuple[np.ndarray, np.bool_]]:
+    items, finite = jax.device_get(computed)
+    return zip(items[:count], finite[:count], strict=True)
+
+
+def _all_finite(values: jax.Array) -> jax.Array:
+    """[N, …] → bool [N]."""
+    return jnp.isfinite(values).all(axis=tuple(range(1, values.ndim)))
 
 
 def _to_uint8(pictures: jax.Array) -> jax.Array:

@@ -1,0 +1,64 @@
+"""What fails for one of several pairs, and what several cost before the first is made."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+from absl import flags
+
+from scripts.reenactments import files
+from scripts.reenactments.attempts import Attempts
+from tests.script_server import ROOT
+
+NO_MEMORY = "RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\na page of buffers"
+ADVICE = "RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes: lower --batch_size, or --dtype=bfloat16"
+
+
+def fail(error):
+    raise error
+
+
+def test_memory_that_is_out_for_one_pair_is_one_line_and_the_others_go_on(capsys):
+    attempt = Attempts(several=True)
+    assert attempt(Path("a.mp4"), fail, jax.errors.JaxRuntimeError(NO_MEMORY)) is None
+    assert attempt(Path("b.mp4"), fail, ValueError("b.mp4: no face")) is None
+    assert attempt(Path("c.mp4"), max, 1, 2) == 2
+    assert attempt.failures == [f"a.mp4: {ADVICE}", "b.mp4: no face"]
+    assert capsys.readouterr().err == f"error: a.mp4: {ADVICE}\nerror: b.mp4: no face\n"
+    with pytest.raises(TypeError):
+        attempt(Path("d.mp4"), fail, TypeError("a mistake of ours is no pair's"))
+    with pytest.raises(OSError, match="full"):
+        Attempts(several=False)(Path("e.mp4"), fail, OSError("full"))
+
+
+def test_memory_that_is_out_ends_the_script_in_one_line():
+    program = (
+        "import sys, jax\nfrom scripts import reenact\n"
+        f"def no_memory(): raise jax.errors.JaxRuntimeError({NO_MEMORY!r})\n"
+        "reenact.run = no_memory\n"
+        "reenact.app.run(reenact.main)"
+    )
+    options = [f"--{name}=none" for name in ("checkpoint", "source_path", "driving_path")]
+    done = subprocess.run([sys.executable, "-c", program, *options], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"error: {ADVICE}\n")
+
+
+def test_many_outputs_are_named_in_no_time_and_twins_found(tmp_path, monkeypatch):
+    for folder, suffix in (("sources", ".png"), ("drivers", ".mp4")):
+        (tmp_path / folder).mkdir()
+        for number in range(100):
+            (tmp_path / folder / f"{number}{suffix}").touch()
+    values = {"source_path": "sources", "driving_path": "drivers", "output_dir": "out"}
+    for name, value in values.items():
+        monkeypatch.setattr(flags.FLAGS[name], "value", str(tmp_path / value))
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    started = time.process_time()
+    assert len(files.plan()[2]) == 100 * 100
+    assert time.process_time() - started < 10  # comparing each with each takes a minute
+    (tmp_path / "sources/7.jpg").touch()
+    with pytest.raises(ValueError, match="7--0.mp4: would be written twice"):
+        files.plan()
