@@ -2,14 +2,11 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
 import pytest
-from absl import flags
 
-from scripts.reenactments import files
 from scripts.reenactments.attempts import Attempts
 from tests.script_server import ROOT
 
@@ -44,21 +41,3 @@ def test_memory_that_is_out_ends_the_script_in_one_line():
     options = [f"--{name}=none" for name in ("checkpoint", "source_path", "driving_path")]
     done = subprocess.run([sys.executable, "-c", program, *options], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, f"error: {ADVICE}\n")
-
-
-def test_many_outputs_are_named_in_no_time_and_twins_found(tmp_path, monkeypatch):
-    for folder, suffix in (("sources", ".png"), ("drivers", ".mp4")):
-        (tmp_path / folder).mkdir()
-        for number in range(100):
-            (tmp_path / folder / f"{number}{suffix}").touch()
-    values = {"source_path": "sources", "driving_path": "drivers", "output_dir": "out"}
-    for name, value in values.items():
-        monkeypatch.setattr(flags.FLAGS[name], "value", str(tmp_path / value))
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    started = time.process_time()
-    assert len(files.plan()[2]) == 100 * 100
-    assert time.process_time() - started < 10  # comparing each with each takes a minute
-    (tmp_path / "sources/7.jpg").touch()
-    with pytest.raises(ValueError, match="7--0.mp4: would be written twice"):
-        files.plan()

@@ -43,6 +43,9 @@ def inputs(tmp_path_factory, tiny_model):
         picture = puppets.render(identity, puppets.sample_motion("real", "test", 0, number + 1, 1)[0], 128)[16:112]
         cv2.imwrite(str(folder / "sources" / f"face{number}.png"), picture[..., ::-1])
     film(folder / "driver.mp4", 8, RATE, sound="aac", seconds=1)
+    (folder / "twins").mkdir()
+    for suffix in ("png", "jpg"):
+        (folder / "twins" / f"face.{suffix}").touch()
     return folder
 
 
@@ -223,6 +226,7 @@ def test_options_that_mean_nothing_are_refused(wrong):
         ({"checkpoint": "real", "type": "r2c", "driving_path": "none.mp4"}, "needs the domain 'cartoon'"),
         ({"save_motion": "motion.npy"}, "must end in .npz"),
         ({"source_path": "sources", "save_path": "out.mp4"}, "several results go into a folder"),
+        ({"source_path": "twins", "save_path": "out"}, "face--driver.mp4: would be written twice"),
         ({"driving_path": "*.webm"}, "no file fits the pattern"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
