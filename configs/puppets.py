@@ -4,7 +4,7 @@
     python scripts/train.py --config=configs/puppets.py:stage=1 --workdir=runs/puppets1
     python scripts/train.py --config=configs/puppets.py:stage=2 --workdir=runs/puppets2 --config.init=runs/puppets1
 
-Cost and result: README.md; of the shipped network, by an earlier state of this recipe: pretrained/puppets/README.md.
+Cost and result: README.md; of the shipped network, which began by an earlier state of it: pretrained/puppets/README.md.
 `--config.weights.analogy=0` is the ablation without the analogy loss.
 """
 
