@@ -80,6 +80,18 @@ def test_the_axes_of_a_tpu_slice_are_split_where_they_must(kind, sides, fsdp):
     assert {device.id for device in mesh.devices.ravel()} == set(range(16))
 
 
+def test_slices_of_tpus_follow_one_another_and_copies_stay_within_one():
+    places = [(x, y, 0) for y in range(4) for x in range(4)]
+    devices = [
+        Device(16 * n + i, "tpu", "TPU v6 lite", 4 * n + i // 4, n, at) for n in (0, 1) for i, at in enumerate(places)
+    ]
+    mesh = make_mesh(8, devices)
+    assert mesh.devices.shape == (4, 8)
+    assert [{device.slice_index for device in copy} for copy in mesh.devices] == [{0}, {0}, {1}, {1}]
+    with pytest.raises(ValueError, match="mesh.fsdp = 32: must divide the number of devices of a slice, 16"):
+        make_mesh(32, devices)
+
+
 @pytest.mark.parametrize(("counts", "accumulate"), [((6,), 1), ((24,), 4), ((12, 2), 1)])
 def test_rows_that_make_no_groups_for_a_discriminator_are_refused(counts, accumulate):
     mesh = make_mesh(devices=jax.devices()[:1])

@@ -21,22 +21,25 @@ _WHOLE_BELOW = 1024  # elements: slices of smaller arrays would save nothing and
 def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Axes ("data", "fsdp") over `devices`, by default all of every process.
 
-    On one TPU slice, neighbours in the mesh are neighbours in the slice. Hosts of GPUs, and several slices, follow one
-    another along "data": what is shared along "fsdp" stays within a host if that has a multiple of `fsdp` devices.
+    On a TPU slice, neighbours in the mesh are neighbours in the slice. Several slices, and hosts of GPUs, follow one
+    another along "data"; what is shared along "fsdp" stays within a slice, and within a host that has a multiple of
+    `fsdp` devices. (`jax.make_mesh` refuses several slices, which is what JAX calls hosts of GPUs, too.)
 
     Raises:
-      ValueError: the devices are not a multiple of `fsdp`.
+      ValueError: the devices, or those of a TPU slice, are not a multiple of `fsdp`.
     """
     devices = list(jax.devices() if devices is None else devices)
-    if fsdp < 1 or len(devices) % fsdp:
-        raise ValueError(f"mesh.fsdp = {fsdp}: must divide the number of devices, {len(devices)}.")
-    shape = (len(devices) // fsdp, fsdp)
-    slices = {getattr(device, "slice_index", 0) for device in devices}
-    if devices[0].platform == "tpu" and len(slices) == 1:
-        laid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    else:  # jax.make_mesh refuses several slices, which is what JAX calls hosts of GPUs, too.
-        laid = np.array(sorted(devices, key=lambda device: (getattr(device, "slice_index", 0), device.id)), object)
-    return Mesh(laid.reshape(shape), AXES, axis_types=(AxisType.Auto,) * 2)
+    slices = {getattr(device, "slice_index", 0) for device in devices} if devices[0].platform == "tpu" else {0}
+    each = len(devices) // len(slices)
+    if fsdp < 1 or each % fsdp:
+        which = " of a slice" if len(slices) > 1 else ""
+        raise ValueError(f"mesh.fsdp = {fsdp}: must divide the number of devices{which}, {each}.")
+    split = {"allow_split_physical_axes": True}
+    if len(slices) > 1:
+        laid = mesh_utils.create_hybrid_device_mesh((each // fsdp, fsdp), (len(slices), 1), devices, **split)
+    else:
+        laid = mesh_utils.create_device_mesh((each // fsdp, fsdp), devices, **split)
+    return Mesh(laid, AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 class Layout(NamedTuple):
