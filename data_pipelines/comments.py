@@ -6,6 +6,10 @@ import struct
 import zlib
 from pathlib import Path
 
+import av
+
+from data_pipelines import video
+
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = 33  # Bytes of the start and of the first chunk, IHDR.
 
@@ -27,6 +31,20 @@ def of_png(png: bytes) -> str:
             return body.removeprefix(b"Comment\0").decode("latin-1")
         position += 12 + length
     return ""
+
+
+def of_file(path: str | os.PathLike) -> str:
+    """The text inside a video, GIF, PNG file or folder of them (of the first); "" if none. Raises VideoError."""
+    path = Path(path)
+    if path.is_dir():
+        path = next(iter(video.frame_files(path)), path)
+    try:
+        if path.suffix.lower() in video.IMAGE_SUFFIXES:
+            return of_png(path.read_bytes())
+        with av.open(str(path)) as container:
+            return next((text for key, text in container.metadata.items() if key.lower() == "comment"), "")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise video.VideoError(f"{path}: {video.reason(error)}") from None
 
 
 def add_to_gif(path: str | os.PathLike, text: str) -> None:

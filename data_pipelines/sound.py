@@ -1,5 +1,6 @@
 """Copies the sound of one file into another, packet by packet: not decoded, not changed, not held in memory."""
 
+import dataclasses
 import io
 import os
 from collections.abc import Iterator
@@ -8,6 +9,27 @@ from fractions import Fraction
 import av
 
 from data_pipelines import video
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """The sound of a file between two times in seconds, counted from the file's first picture.
+
+    From 0 on it includes what comes before the first picture; an `end` of None is the end of the sound.
+    """
+
+    path: str | os.PathLike
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+
+
+def has_sound(path: str | os.PathLike) -> bool:
+    """Whether a file has a sound track; False for folders and for what cannot be opened."""
+    try:
+        with av.open(str(path)) as container:
+            return bool(container.streams.audio)
+    except (av.FFmpegError, OSError, ValueError):
+        return False
 
 
 class SoundCopy:
@@ -20,12 +42,12 @@ class SoundCopy:
       VideoError: the file is not there or has no pictures, or an mp4 cannot hold its sound.
     """
 
-    def __init__(self, sound: video.Sound | None):
+    def __init__(self, sound: Sound | None):
         self._sound = sound
         self._input = self._output = self._next = None
         if sound is not None and not os.path.exists(sound.path):
             raise video.VideoError(f"{sound.path}: no such file to take the sound of")
-        if sound is None or not video.has_sound(sound.path):
+        if sound is None or not has_sound(sound.path):
             return
         self._input = av.open(str(sound.path))
         self._stream = self._input.streams.best("audio") or self._input.streams.audio[0]

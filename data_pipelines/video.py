@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data_pipelines import colour, comments, display, lost_frames, timing, transforms
+from data_pipelines import colour, display, lost_frames, timing, transforms
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
@@ -63,18 +63,6 @@ class VideoInfo:
         if self.times is None:
             return math.ceil(seconds * self.frame_rate)
         return bisect.bisect_left(self.times, seconds)
-
-
-@dataclasses.dataclass(frozen=True)
-class Sound:
-    """The sound of a file between two times in seconds, counted from the file's first picture.
-
-    From 0 on it includes what comes before the first picture; an `end` of None is the end of the sound.
-    """
-
-    path: str | os.PathLike
-    start: Fraction = Fraction(0)
-    end: Fraction | None = None
 
 
 def frame_files(folder: str | os.PathLike) -> list[Path]:
@@ -181,7 +169,7 @@ class Section:
       path, info: of the whole file.
       frame_rate, times, num_frames: as in VideoInfo, of the section; times count from its first frame.
       interval: (first, last) seconds from the file's first frame that the section covers. `last` is None where it
-        runs to the end of the video: `Sound(path, *interval)` is the section's sound.
+        runs to the end of the video: `sound.Sound(path, *interval)` is the section's sound.
 
     Raises:
       VideoError: the path is no video, the arguments are no section, or no frame lies in it.
@@ -250,29 +238,6 @@ def first_time(path: str | os.PathLike) -> Fraction:
     with _open_stream(Path(path)) as (container, stream):
         first = next(filter(None, _decode(path, container, stream)), None)
         return Fraction(0) if first is None or first.pts is None else first.pts * stream.time_base
-
-
-def has_sound(path: str | os.PathLike) -> bool:
-    """Whether a file has a sound track; False for folders and for what cannot be opened."""
-    try:
-        with av.open(str(path)) as container:
-            return bool(container.streams.audio)
-    except (av.FFmpegError, OSError, ValueError):
-        return False
-
-
-def comment(path: str | os.PathLike) -> str:
-    """The comment inside a video, GIF, PNG file or folder of them (of the first); "" if none. Raises VideoError."""
-    path = Path(path)
-    if path.is_dir():
-        path = next(iter(frame_files(path)), path)
-    try:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            return comments.of_png(path.read_bytes())
-        with av.open(str(path)) as container:
-            return next((text for key, text in container.metadata.items() if key.lower() == "comment"), "")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: {reason(error)}") from None
 
 
 @contextlib.contextmanager

@@ -17,8 +17,8 @@ import av
 import numpy as np
 
 from data_pipelines import colour, comments, transforms
-from data_pipelines.sound import SoundCopy
-from data_pipelines.video import Sound, VideoError, reason
+from data_pipelines.sound import Sound, SoundCopy
+from data_pipelines.video import VideoError, reason
 
 _GIF_MAX_RATE = 50  # A GIF counts hundredths of a second, and players slow a delay of 1 down to 10.
 _FINEST_TICK = Fraction(1, 1_000_000)
@@ -46,7 +46,7 @@ def open_writer(
       times: when each frame is shown, in seconds, increasing; None for frame / frame_rate. The last one is shown for
         1 / frame_rate. An mp4 keeps them exactly, or to 1/1000000 s if they share no coarser clock.
       sound: copied into an mp4 as it is, not encoded anew; elsewhere ignored.
-      comment: kept in the file, in each file of a folder; `video.comment` reads it.
+      comment: kept in the file, in each file of a folder; `comments.of_file` reads it.
 
     Raises:
       VideoError: at once if `path`, rate, times or sound cannot be; later if a frame cannot be, or if none was written.

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines import faces, transforms, video
+from data_pipelines.sound import Sound
 from toontalker_jax.reenactment.templates import TEMPLATE_SUFFIX, MotionTemplate, load_template
 from toontalker_jax.reenactment.transfer import KINDS, MOTIONS
 
@@ -135,10 +136,10 @@ class Driver:
         return len(self.template.codes if self.template else self.frames)
 
     @property
-    def sound(self) -> video.Sound | None:
+    def sound(self) -> Sound | None:
         """The sound of the frames; None if they are not a file's."""
         section = self.frames
-        return video.Sound(section.path, *section.interval) if isinstance(section, video.Section) else None
+        return Sound(section.path, *section.interval) if isinstance(section, video.Section) else None
 
     def views(self, size: int) -> Iterator[np.ndarray]:
         """uint8 [size, size, 3] for each frame, from the first one, each time it is called."""

@@ -71,24 +71,24 @@ def test_sound_that_an_edit_list_hides_stays_hidden(tmp_path):
 @pytest.mark.parametrize("name", ["out.gif", "out"])
 def test_gifs_and_folders_have_no_sound(tmp_path, name):
     driver = film(tmp_path / "driver.mkv", 5, sound="aac")
-    assert not video.has_sound(copy(driver, tmp_path / name))
+    assert not sound.has_sound(copy(driver, tmp_path / name))
 
 
 def test_a_driver_without_sound_gives_none(tmp_path):
     for driver in (write(tmp_path / "clip.mp4", numbered(3)), write(tmp_path / "frames", numbered(3))):
-        assert not video.has_sound(copy(driver, tmp_path / "out.mp4"))
+        assert not sound.has_sound(copy(driver, tmp_path / "out.mp4"))
 
 
 def test_sound_that_no_mp4_holds_is_told_at_once(tmp_path):
     driver = film(tmp_path / "driver.avi", 5, codec="mpeg4", sound="adpcm_ms")
     message = "driver.avi: its sound is adpcm_ms, which an mp4 cannot hold: use --nosound"
     with pytest.raises(video.VideoError, match=message):
-        with video_writer.open_writer(tmp_path / "out.mp4", 25, sound=video.Sound(driver)):
+        with video_writer.open_writer(tmp_path / "out.mp4", 25, sound=sound.Sound(driver)):
             raise AssertionError("opened")
     assert [file.name for file in tmp_path.iterdir()] == ["driver.avi"]
     copy(driver, tmp_path / "out.gif")  # which needs none
     with pytest.raises(video.VideoError, match="nothing.mp4: no such file"):
-        with video_writer.open_writer(tmp_path / "out.mp4", 25, sound=video.Sound(tmp_path / "nothing.mp4")):
+        with video_writer.open_writer(tmp_path / "out.mp4", 25, sound=sound.Sound(tmp_path / "nothing.mp4")):
             raise AssertionError("opened")
 
 
@@ -103,7 +103,7 @@ def test_sound_is_read_as_the_pictures_go_on(tmp_path, monkeypatch):
             yield packet
 
     monkeypatch.setattr(sound.SoundCopy, "_shifted", watched)
-    with video_writer.open_writer(tmp_path / "out.mp4", 5, sound=video.Sound(driver)) as writer:
+    with video_writer.open_writer(tmp_path / "out.mp4", 5, sound=sound.Sound(driver)) as writer:
         for number, frame in enumerate(numbered(20), 1):
             writer.write(frame)
             # The packet after the frame's end is at hand, and none beyond it.

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import colour, transforms, video, video_writer
+from data_pipelines.sound import has_sound
 from tests.data_pipelines.video_files import film, flat, numbered, trim, write
 
 
@@ -333,9 +334,9 @@ def test_a_section_converts_no_frame_before_it_is_wanted(drivers, monkeypatch):
 
 
 def test_sound_is_noticed(tmp_path, drivers):
-    assert video.has_sound(film(tmp_path / "clip.mp4", 5, sound="aac"))
+    assert has_sound(film(tmp_path / "clip.mp4", 5, sound="aac"))
     for silent in (drivers["clip.mp4"], drivers["clip.gif"], drivers["frames"], tmp_path / "nothing.mp4"):
-        assert not video.has_sound(silent)
+        assert not has_sound(silent)
 
 
 def test_strict_reading_tells_of_damage_that_is_filled_in_otherwise(tmp_path):

@@ -199,12 +199,12 @@ def test_the_comment_is_in_the_file(tmp_path, name, text):
     with video_writer.open_writer(path, 10, comment=text) as writer:
         for frame in numbered(3):
             writer.write(frame)
-    assert video.comment(path) == text
+    assert comments.of_file(path) == text
     assert video.probe(path).num_frames == 3 and video.probe(path).height == 48
     np.testing.assert_allclose([frame.mean() for frame in video.read_frames(path)], [0, 10, 20], atol=1.5)
     if path.is_dir():
         for file in path.iterdir():
-            assert video.comment(file) == text
+            assert comments.of_file(file) == text
             with PIL.Image.open(file) as picture:
                 picture.verify()  # the sums of the chunks
                 assert picture.info["Comment"] == text
@@ -221,13 +221,13 @@ def test_a_gif_without_a_common_palette_takes_a_comment(tmp_path):
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.gif", "out"])
 def test_no_comment_is_none(tmp_path, name):
-    assert video.comment(write(tmp_path / name, numbered(2))) == ""
+    assert comments.of_file(write(tmp_path / name, numbered(2))) == ""
 
 
 def test_a_png_comment_has_latin_letters_only_and_a_missing_file_is_told(tmp_path):
     with video_writer.open_writer(tmp_path / "out", 10, comment="网 é") as writer:
         writer.write(flat((0, 0, 0)))
-    assert video.comment(tmp_path / "out") == "? é"
+    assert comments.of_file(tmp_path / "out") == "? é"
     for nothing in ("nothing.mp4", "nothing.png"):
         with pytest.raises(video.VideoError, match=nothing):
-            video.comment(tmp_path / nothing)
+            comments.of_file(tmp_path / nothing)

@@ -8,6 +8,7 @@ import av
 import numpy as np
 
 from data_pipelines import video, video_writer
+from data_pipelines.sound import Sound
 
 COLOURS = [
     (255, 0, 0),
@@ -91,7 +92,7 @@ def trim(path, milliseconds):
 def copy(driver, path, *limits, comment=""):
     """The driver's section as it is, with its sound."""
     section = video.Section(driver, *limits)
-    taken = video.Sound(section.path, *section.interval)
+    taken = Sound(section.path, *section.interval)
     with video_writer.open_writer(
         path, section.frame_rate, times=section.times, sound=taken, comment=comment
     ) as writer:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines import puppets, transforms, video, video_writer
+from data_pipelines import comments, puppets, transforms, video, video_writer
 from tests.data_pipelines.video_files import film, packets
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.media import Options, open_driver, open_source
@@ -71,14 +71,14 @@ def test_rate_sound_section_and_tag_are_the_drivers(run, inputs, tmp_path):
     assert video.probe(tmp_path / "whole.mp4").frame_rate == RATE
     assert packets(tmp_path / "whole.mp4", "audio") == packets(inputs / "driver.mp4", "audio")
     tag = network_hash(load_model(inputs / "model"))[:16]
-    assert video.comment(tmp_path / "whole.mp4") == f"Synthetic: face reenactment by ToonTalker-JAX, network {tag}"
+    assert comments.of_file(tmp_path / "whole.mp4") == f"Synthetic: face reenactment by ToonTalker-JAX, network {tag}"
 
     cut = {"start": 3 / float(RATE), "max_frames": 4, "sound": "false", "no_tag": "true"}
     frames = written(run(**options, save_path=tmp_path / "cut", **cut), tmp_path / "cut")
     driving = [central(frame) for frame in video.read_frames(inputs / "driver.mp4")]
     reenactor = prepared(inputs, central(video.read_image(inputs / "sources/face0.png")))
     np.testing.assert_array_equal(frames, np.stack(list(reenactor.frames(driving[3:7]))))
-    assert video.comment(tmp_path / "cut") == ""
+    assert comments.of_file(tmp_path / "cut") == ""
 
 
 def test_the_result_goes_back_into_the_whole_picture(run, inputs, tmp_path):
