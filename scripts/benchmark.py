@@ -18,9 +18,9 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 
-from data_pipelines.host_memory import settle_for_cpu
 from scripts.benchmarks import data, layers, processes, reenact, train
 from toontalker_jax.checkpoints import package_versions
+from toontalker_jax.cpu import settle_for_cpu
 
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the report there.")
 
@@ -34,7 +34,7 @@ BENCHMARKS = {
 
 
 def main(argv: list[str]) -> None:
-    settle_for_cpu()
+    settle_for_cpu(training="train" in argv)
     logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     if len(argv) != 2 or argv[1] not in BENCHMARKS:
         raise app.UsageError(f"name one benchmark out of {', '.join(BENCHMARKS)}, got {' '.join(argv[1:]) or 'none'}")

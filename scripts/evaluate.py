@@ -19,9 +19,9 @@ import numpy as np
 from absl import app, flags, logging
 
 from data_pipelines import transforms
-from data_pipelines.host_memory import settle_for_cpu
 from scripts.evaluations import puppet_transfer, reconstruction
 from toontalker_jax.checkpoints import load_model, package_versions
+from toontalker_jax.cpu import settle_for_cpu
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder, or the workdir of a training.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Report to write, .json.", required=True)

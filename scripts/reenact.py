@@ -17,10 +17,10 @@ import tqdm
 from absl import app, flags, logging
 
 from data_pipelines import video_writer
-from data_pipelines.host_memory import settle_for_cpu
 from scripts.reenactments import files, options
 from scripts.reenactments.attempts import FAILURES, Attempts, told
 from toontalker_jax.checkpoints import read_config
+from toontalker_jax.cpu import settle_for_cpu
 from toontalker_jax.media import Driver, open_driver, open_source
 from toontalker_jax.reenactment.templates import save_template
 from toontalker_jax.reenactment.transfer import check_kind

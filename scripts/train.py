@@ -17,11 +17,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from data_pipelines.clip_source import BadRecord
-from data_pipelines.host_memory import settle_for_cpu
 from scripts.recipe import CONFIG, as_json
 from scripts.recipe_data import batch_shapes, first_rows, open_batches, reading_options
 from scripts.recipe_networks import perceptual_network, starting_point, step_flops, vgg_digest
 from toontalker_jax import checkpoints
+from toontalker_jax.cpu import settle_for_cpu
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.discriminator import STD_GROUP
 from toontalker_jax.training import failed_writes, loop, preemption, processes, setup
@@ -78,7 +78,7 @@ def prepare(
 
 
 def main(_: list[str]) -> None:
-    settle_for_cpu()
+    settle_for_cpu(training=True)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
     failed_writes.quiet()
     try:

@@ -12,6 +12,7 @@ ARROWS = {
     "toontalker_jax": (),
     "toontalker_jax.ops": (),
     "toontalker_jax.models": ("toontalker_jax.ops",),
+    "toontalker_jax.cpu": ("data_pipelines.host_memory",),
     "toontalker_jax.losses": ("toontalker_jax.models.perceptual",),
     "toontalker_jax.checkpoints": ("toontalker_jax.models",),
     # Files and arrays in, files and frames out: what scripts and other people's programs call.

@@ -84,7 +84,7 @@ class VideoReenactor:
     ):
         """dtype: compute in this and not as the checkpoint says; progress: `tqdm.tqdm` shows bars.
 
-        On a CPU, `settle_for_cpu` of data_pipelines.host_memory, called before JAX starts, saves a tenth of the time.
+        On a CPU, `toontalker_jax.cpu.settle_for_cpu`, called before JAX starts, makes it faster.
         """
         model = load_model(checkpoint, dtype=dtype)
         self.options, self.config = options, model.config
