@@ -1,4 +1,4 @@
-"""Finds the face, gives a video one steady square crop box, cuts it out and pastes a result back.
+"""Follows the face, gives a video one steady square crop box, cuts it out and pastes a result back.
 
 Pictures are uint8 [H, W, 3] RGB; a box counts full-resolution pixels from the upper left corner.
 """
@@ -7,23 +7,15 @@ import dataclasses
 import functools
 import itertools
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from data_pipelines import transforms
 
 CROP_SCALE = 1.9  # Side of an automatic box over that of the face: hair, chin and the top of the shoulders.
-# Takes fewer textures for faces than frontalface_default (1 to 5 in ten). Finds heads rolled by 10°, few by 20°.
-_CASCADE = "haarcascade_frontalface_alt2.xml"
-_HAAR_SIDE, _HAAR_SMALLEST = 640, 16  # Longest side searched, and that side over the smallest face's.
-_YUNET_SIDE = 320  # YuNet is trained for faces of about 10 to 300 pixels, so this finds a close-up and a small face.
-_YUNET_SCORE = 0.8
 
 _REACH = 1.0  # Between two looks a face moves, and changes its size (in halvings), less than this many sides.
 # A head with its hair in the sides of the face's box: its extent, and how far its middle lies above the box's.
@@ -82,79 +74,6 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
     rows = np.arange(box.y, box.y + box.height).clip(0, image.shape[0] - 1)
     columns = np.arange(box.x, box.x + box.width).clip(0, image.shape[1] - 1)
     return image[np.ix_(rows, columns)]
-
-
-def open_detector(path: str | os.PathLike = "") -> Detector:
-    """Opens a face detector: uint8 [H, W, 3] RGB -> the boxes of the faces, largest first; none: an empty list.
-
-    "" is OpenCV's bundled cascade for frontal faces, *.xml another cascade, *.onnx a YuNet network. The search shrinks
-    the picture, so that its cost is bounded: to 640 pixels of the longer side for a cascade, whose faces have at least
-    1/16 of it, and to 320 for YuNet, with faces from about 1/32.
-
-    Raises:
-      FaceError: at once if the file is missing, of another kind or cannot be read.
-    """
-    path = Path(path or Path(cv2.data.haarcascades, _CASCADE))
-    openers = {".xml": _open_cascade, ".onnx": _open_yunet}
-    opener = openers.get(path.suffix.lower())
-    if opener is None:
-        raise FaceError(f"{path}: not a face detector: pass a cascade (.xml) or a YuNet network (.onnx)")
-    if not path.is_file():
-        raise FaceError(f"{path}: no such file: pass a cascade (.xml), a YuNet network (.onnx) or no path (bundled)")
-    return opener(path)
-
-
-def _open_cascade(path: Path) -> Detector:
-    cascade = cv2.CascadeClassifier()
-    try:
-        loaded = cascade.load(str(path))
-    except cv2.error:
-        loaded = False
-    if not loaded:
-        raise FaceError(f"{path}: not a cascade that OpenCV can read: pass another or no path (bundled)")
-    # Equalized by parts, pale and dark faces are found alike; as a whole, a bright wall costs the face its contrast.
-    equalizer = cv2.createCLAHE(clipLimit=2, tileGridSize=(8, 8))
-
-    def detect(image: np.ndarray) -> list[Box]:
-        small = _shrunk(image, _HAAR_SIDE)
-        smallest = max(small.shape[:2]) // _HAAR_SMALLEST
-        grey = equalizer.apply(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
-        found = cascade.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=3, minSize=(smallest, smallest))
-        return _boxes(found, image, small)
-
-    return detect
-
-
-def _open_yunet(path: Path) -> Detector:
-    # One size for all pictures, the rest black: some exports of the network take no other.
-    canvas = np.zeros((_YUNET_SIDE, _YUNET_SIDE, 3), np.uint8)
-    try:
-        network = cv2.FaceDetectorYN.create(str(path), "", (_YUNET_SIDE, _YUNET_SIDE), _YUNET_SCORE)
-        network.detect(canvas)  # Another network than YuNet opens as well and fails only here.
-    except cv2.error:
-        raise FaceError(f"{path}: not a YuNet network that OpenCV can read: pass another or a cascade (.xml)") from None
-
-    def detect(image: np.ndarray) -> list[Box]:
-        small = _shrunk(image, _YUNET_SIDE)
-        canvas[:] = 0
-        canvas[: small.shape[0], : small.shape[1]] = small[..., ::-1]  # RGB -> BGR
-        _, found = network.detect(canvas)
-        return _boxes([] if found is None else found[:, :4], image, small)
-
-    return detect
-
-
-def _shrunk(image: np.ndarray, side: int) -> np.ndarray:
-    factor = min(1, side / max(image.shape[:2]))
-    return transforms.resize(image, *(max(1, round(factor * length)) for length in image.shape[:2]))
-
-
-def _boxes(found: Sequence[Sequence[float]], image: np.ndarray, small: np.ndarray) -> list[Box]:
-    """What was found in the shrunk picture, in the pixels of the full one, largest first."""
-    down, across = image.shape[0] / small.shape[0], image.shape[1] / small.shape[1]
-    boxes = [Box(round(x * across), round(y * down), round(w * across), round(h * down)) for x, y, w, h in found]
-    # Equal ones by place: a cascade's threads find them in any order.
-    return sorted((box for box in boxes if min(box[2:]) > 0), key=lambda box: (-box.width * box.height, box))
 
 
 def follow(frames: Iterable[np.ndarray], detector: Detector, every: int = 5) -> list[Box]:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import faces, transforms, video
+from data_pipelines import detectors, faces, transforms, video
 from data_pipelines.sound import Sound
 from toontalker_jax.reenactment.templates import TEMPLATE_SUFFIX, MotionTemplate, load_template
 from toontalker_jax.reenactment.transfer import KINDS, MOTIONS
 
 _LOOKS = 120  # For the face in a driver, or up to twice as many: what a long video costs stays bounded.
-_detector = functools.lru_cache(faces.open_detector)
+_detector = functools.lru_cache(detectors.open_detector)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Options:
       smooth: standard deviation, in frames, of a Gaussian over the motion codes; 0 = off.
       source_crop, driving_crop: "none", "auto" (the face; one box a video) or "x,y,w,h" in pixels.
       fit: what makes a rectangle square: "crop" or "pad".
-      detector: a cascade (.xml) or YuNet (.onnx) file for "auto"; "" is OpenCV's own cascade.
+      detector: a file for "auto", a cascade (.xml) or a network (.onnx: YuNet, YOLO, SSD); "" is OpenCV's own cascade.
       crop_scale: side of an automatic box over that of the face, 1 or more.
       paste_back: put the result back into the whole source picture.
       side_by_side: show source | driver | result.

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from data_pipelines import faces
+from data_pipelines import detectors, faces
 
 CROPS = ("auto", "face", "none")
 
@@ -16,7 +16,7 @@ class CutOptions:
       image_size: side of the written frames in pixels.
       crop: "auto" takes square frames as they are and cuts others by the face; "face" cuts all by the face; "none"
         takes the central square, "x,y,width,height" that of this box in pixels of the input.
-      detector: a cascade (.xml) or YuNet (.onnx) file; "" is OpenCV's own cascade.
+      detector: a file for `detectors.open_detector`, a cascade (.xml) or a network (.onnx); "" is OpenCV's own cascade.
       crop_scale: side of the crop over that of the face, 1 or more.
       min_side: crops with a smaller side, in pixels of the input, are dropped rather than enlarged; 0 is half of
         image_size, rounded down.
@@ -68,6 +68,6 @@ class CutOptions:
             raise ValueError(f"min_face_share is {self.min_face_share}: use 0 to 1")
         if self.detector:
             try:
-                faces.open_detector(self.detector)
+                detectors.open_detector(self.detector)
             except faces.FaceError as error:
                 raise ValueError(f"detector is {error}") from None

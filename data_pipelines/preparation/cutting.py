@@ -14,7 +14,7 @@ import av
 import cv2
 import numpy as np
 
-from data_pipelines import faces, transforms, video
+from data_pipelines import detectors, faces, transforms, video
 from data_pipelines.preparation import scenes
 from data_pipelines.preparation.cut_options import CROPS, CutOptions
 
@@ -185,7 +185,7 @@ def _plan(
     frames: video.Section | Sequence[np.ndarray], shape: tuple[int, int], options: CutOptions
 ) -> list[_Piece | Dropped]:
     """Reads a raw item once; returns what becomes of each of its frames, in their order."""
-    detector = faces.open_detector(options.detector)  # Not shared: a detector serves one thread.
+    detector = detectors.open_detector(options.detector)  # Not shared: a detector serves one thread.
     known = frames.num_frames if isinstance(frames, video.Section) else len(frames)
     every = _EVERY if known is None else max(1, min(_EVERY, known // _LOOKS))
     every = min(every, (options.max_frames + 1) // 2)  # At least one look in each part of a divided scene.

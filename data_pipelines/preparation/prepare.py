@@ -19,7 +19,7 @@ import cv2
 from absl import logging
 from tqdm import tqdm
 
-from data_pipelines import faces
+from data_pipelines import detectors
 from data_pipelines.preparation import beam_pipeline
 from data_pipelines.preparation.merge import INFO, REPORT, VERSION, merge, read_json
 from data_pipelines.preparation.plan import Plan, Shard
@@ -65,7 +65,7 @@ def prepare(
     if not 0 <= job[0] < job[1]:
         raise ValueError(f"shard is {job[0]}/{job[1]}: of n jobs, count from 0 to n - 1")
     if plan.options.by_face:
-        faces.open_detector(plan.options.detector)  # Here, rather than in a worker.
+        detectors.open_detector(plan.options.detector)  # Here, rather than in a worker.
     work, target = Path(output) / UNFINISHED, target_folder(output, plan)
     if Path(output).resolve().is_relative_to(Path(source).resolve()):
         raise ValueError(f"{output} lies in the input {source}, which it would change: choose another output")

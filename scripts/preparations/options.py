@@ -23,7 +23,7 @@ flags.DEFINE_integer("frames", _PUPPETS.frames, "Puppets: frames of a clip.")
 flags.DEFINE_string(
     "crop", _CUT.crop, "auto: square frames as they are, others by the face; or face, none or x,y,w,h in pixels."
 )
-flags.DEFINE_string("detector", _CUT.detector, "Cascade .xml or YuNet .onnx; OpenCV's cascade without it.")
+flags.DEFINE_string("detector", _CUT.detector, "Cascade .xml or .onnx network; OpenCV's cascade without it.")
 flags.DEFINE_float("crop_scale", _CUT.crop_scale, "Side of the crop over that of the face.")
 flags.DEFINE_integer("min_side", _CUT.min_side, "Drop smaller crops (pixels); 0: half of --image_size.")
 flags.DEFINE_integer("min_frames", _CUT.min_frames, "Drop shorter clips.")

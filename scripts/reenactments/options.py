@@ -20,7 +20,7 @@ flags.DEFINE_float("smooth", _DEFAULT.smooth, "Standard deviation, in frames, of
 flags.DEFINE_string("source_crop", _DEFAULT.source_crop, "none, auto (the face) or x,y,w,h in pixels.")
 flags.DEFINE_string("driving_crop", _DEFAULT.driving_crop, "The same for the driver: one box for all of its frames.")
 flags.DEFINE_enum("fit", _DEFAULT.fit, ["crop", "pad"], "What makes a picture or a box that is not square square.")
-flags.DEFINE_string("detector", _DEFAULT.detector, "Face detector for auto: a cascade .xml or a YuNet .onnx file.")
+flags.DEFINE_string("detector", _DEFAULT.detector, "Face detector for auto: a cascade .xml or an .onnx network.")
 flags.DEFINE_float("crop_scale", _DEFAULT.crop_scale, "Side of the automatic box over that of the face.")
 flags.DEFINE_bool("paste_back", _DEFAULT.paste_back, "Put the result back into the whole source picture.")
 flags.DEFINE_bool("side_by_side", _DEFAULT.side_by_side, "Show source | driver | result.")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines import faces, puppets
+from data_pipelines import detectors, faces, puppets
 from data_pipelines.faces import Box
 
 
@@ -125,7 +125,7 @@ def test_one_steady_box_holds_a_puppet_that_moves_over_a_video():
     frames = np.full((12, 360, 640, 3), 90, np.uint8)
     for frame, (x, y) in zip(frames, places, strict=True):
         frame[y : y + size, x : x + size] = picture
-    found = faces.follow(frames, faces.open_detector(), every=2)
+    found = faces.follow(frames, detectors.open_detector(), every=2)
     box = faces.steady_box(found, 360, 640)
     assert len(found) == 6
     assert box.width == box.height < 330  # A head of 192 that moves by 120; measured 303.

@@ -1,6 +1,4 @@
-import types
 
-import cv2
 import numpy as np
 import pytest
 
@@ -27,11 +25,6 @@ def noise(height, width, seed=0):
 
 def middle(box):
     return np.array([box.x + box.width / 2, box.y + box.height / 2])
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return faces.open_detector()
 
 
 def test_parse_box():
@@ -80,93 +73,6 @@ def test_crop_repeats_the_edges_beyond_the_picture():
     np.testing.assert_array_equal(faces.crop(image, Box(2, 1, 5, 3)), image[1:4, 2:7])
     padded = np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="edge")
     np.testing.assert_array_equal(faces.crop(image, Box(-3, -2, 9, 11)), padded[1:12, 0:9])
-
-
-def test_the_bundled_detector_finds_faces_in_full_resolution_pixels(detector):
-    for index in range(4):
-        image = canvas(720, 1280, (puppet(index, 320), 700, 300))
-        found = detector(image)
-        assert len(found) == 1
-        # Measured: 0.68 to 0.82 of the puppet's picture, up to 23 pixels off its middle.
-        assert 0.6 * 320 < found[0].width < 0.9 * 320
-        np.testing.assert_allclose(middle(found[0]), [860, 460], atol=32)
-
-
-def test_the_largest_face_comes_first(detector):
-    for x_small, x_large in ((20, 300), (420, 20)):
-        image = canvas(360, 640, (puppet(0, 120), x_small, 20), (puppet(0, 300), x_large, 30))
-        small, large = [x_small + 60, 80], [x_large + 150, 180]
-        found = detector(image)
-        assert len(found) == 2
-        np.testing.assert_allclose(middle(found[0]), large, atol=30)
-        np.testing.assert_allclose(middle(found[1]), small, atol=12)
-
-
-@pytest.mark.parametrize("level", [0, 90, 255])
-def test_the_light_of_face_and_wall_does_not_matter(detector, level):
-    # A dark and a pale one, each of a quarter of the contrast.
-    for offset in (0, 170):
-        image = canvas(360, 640, (puppet(0, 160) // 4 + np.uint8(offset), 350, 150), level=level)
-        assert len(detector(image)) == 1
-
-
-@pytest.mark.parametrize("size", [(240, 320), (1, 1), (3, 2000)])
-def test_a_picture_without_a_face_gives_none(detector, size):
-    assert detector(canvas(*size)) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("face.xml", None, "no such file"),
-        ("face.onnx", None, "no such file"),
-        ("face.pt", b"", "not a face detector: pass a cascade .*YuNet"),
-        ("face.xml", b"hello", "not a cascade"),
-        ("face.xml", b"", "not a cascade"),
-        ("face.xml", b"<?xml version='1.0'?><opencv_storage></opencv_storage>", "not a cascade"),
-        ("face.onnx", b"hello", "not a YuNet network"),
-        ("face.onnx", b"", "not a YuNet network"),
-    ],
-)
-def test_a_detector_that_cannot_be_opened_is_named(tmp_path, name, content, message):
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(faces.FaceError, match=f"^{path}: {message}") as caught:
-        faces.open_detector(path)
-    assert "\n" not in str(caught.value)
-
-
-def fake_yunet(monkeypatch, tmp_path, detect):
-    (tmp_path / "net.onnx").touch()
-    created = types.SimpleNamespace(create=lambda *arguments: types.SimpleNamespace(detect=detect))
-    monkeypatch.setattr(cv2, "FaceDetectorYN", created)
-    return faces.open_detector(tmp_path / "net.onnx")
-
-
-def test_yunet_sees_the_shrunk_picture_in_bgr_and_its_boxes_are_enlarged(monkeypatch, tmp_path):
-    seen, rows = [], np.zeros((3, 15), np.float32)
-    rows[:, :4] = [10, 20, 30, 40], [100, 50, 40.4, 60], [0, 0, 0.2, 9]
-    yunet = fake_yunet(monkeypatch, tmp_path, lambda image: seen.append(image.copy()) or (1, rows))
-    assert yunet(canvas(400, 640)) == [Box(200, 100, 81, 120), Box(20, 40, 60, 80)]  # Largest first, none of 0 pixels.
-    image = np.zeros((90, 160, 3), np.uint8)
-    image[...] = 250, 120, 10
-    assert yunet(image)[0] == Box(100, 50, 40, 60)  # Nothing is enlarged.
-    assert [picture.shape for picture in seen] == [(320, 320, 3)] * 3  # The first one is the check at opening.
-    np.testing.assert_array_equal(seen[2][:90, :160], np.broadcast_to([10, 120, 250], (90, 160, 3)))
-    assert seen[1][:200].all() and not seen[1][200:].any() and not seen[2][90:].any() and not seen[2][:, 160:].any()
-
-
-def test_yunet_without_a_face(monkeypatch, tmp_path):
-    assert fake_yunet(monkeypatch, tmp_path, lambda image: (1, None))(canvas(90, 160)) == []
-
-
-def test_another_network_than_yunet_fails_when_it_is_opened(monkeypatch, tmp_path):
-    def detect(image):
-        raise cv2.error("two\nlines")
-
-    with pytest.raises(faces.FaceError, match="net.onnx: not a YuNet network"):
-        fake_yunet(monkeypatch, tmp_path, detect)
 
 
 BOX = Box(20, 10, 40, 30)

@@ -5,7 +5,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from data_pipelines import faces
+from data_pipelines import detectors
 from data_pipelines.faces import Box
 from data_pipelines.preparation import cutting
 from data_pipelines.preparation.cut_options import CutOptions
@@ -24,7 +24,7 @@ def red_squares(image):
 def see_red(monkeypatch):
     """Puts a detector of red in the place of those of faces; the list that it returns grows with each look."""
     looks = []
-    monkeypatch.setattr(faces, "open_detector", lambda path="": lambda image: looks.append(1) or red_squares(image))
+    monkeypatch.setattr(detectors, "open_detector", lambda path="": lambda image: looks.append(1) or red_squares(image))
     return looks
 
 

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from data_pipelines import faces, puppets, transforms, video
+from data_pipelines import detectors, faces, puppets, transforms, video
 from data_pipelines.faces import Box
 from data_pipelines.preparation import cutting
 from data_pipelines.preparation.cutting import CutClip, Dropped
@@ -40,7 +40,7 @@ def refuse(*_):
 @pytest.mark.parametrize("kind", ["video", "frames", "strip"])
 @pytest.mark.parametrize("quality", [95, 0])
 def test_square_frames_become_one_clip_as_they_are(tmp_path, monkeypatch, kind, quality):
-    monkeypatch.setattr(faces, "open_detector", refuse)
+    monkeypatch.setattr(detectors, "open_detector", refuse)
     frames = textured(7, 48, 48)
     if kind == "strip":
         path = tmp_path / "strip.png"
@@ -92,7 +92,7 @@ def test_square_frames_are_cut_by_the_face_if_asked_for_and_others_to_the_middle
     [("none", 160, (32, 0, 96, 96)), ("none", 96, (0, 0, 96, 96)), ("20,10,60,50", 160, (25, 10, 50, 50))],
 )
 def test_a_raw_film_is_cut_at_its_scenes_without_a_face_too(tmp_path, monkeypatch, kind, crop, width, box):
-    monkeypatch.setattr(faces, "open_detector", refuse)
+    monkeypatch.setattr(detectors, "open_detector", refuse)
     film = [shot(wall=60 + 90 * (n >= 20), width=width) for n in range(30)]
     path = write(tmp_path / ("a.mp4" if kind == "video" else "a"), film)
     parts = cut(path, kind, crop=crop, max_frames=12)
@@ -229,10 +229,3 @@ def test_each_part_of_a_scene_is_looked_at_however_short(tmp_path):
     parts = cut_frames(tmp_path, [shot(60)] * 130, max_frames=3)
     assert len(parts) == 44 and all(isinstance(part, CutClip) for part in parts)
     assert sorted({len(part.frames) for part in parts}) == [2, 3] and sum(len(part.frames) for part in parts) == 130
-
-
-def test_faces_of_one_size_come_in_one_order_whatever_threads_find_first():
-    image = np.zeros((40, 60, 3), np.uint8)
-    rows = [(30, 5, 8, 8), (2, 9, 8, 8), (12, 1, 16, 4), (0, 0, 9, 9)]
-    orders = {tuple(faces._boxes(order, image, image)) for order in itertools.permutations(rows)}
-    assert len(orders) == 1 and orders.pop()[0] == Box(0, 0, 9, 9)

@@ -3,7 +3,7 @@
 import cv2
 import pytest
 
-from data_pipelines import faces, transforms, video
+from data_pipelines import detectors, transforms, video
 from data_pipelines.preparation import cutting
 from data_pipelines.preparation.cut_options import CROPS, CutOptions
 from data_pipelines.preparation.cutting import Dropped
@@ -125,7 +125,7 @@ def test_what_else_fails_while_reading_gives_one_reason_too(tmp_path, monkeypatc
     def fail(image):
         raise error
 
-    monkeypatch.setattr(faces, "open_detector", lambda path="": fail)
+    monkeypatch.setattr(detectors, "open_detector", lambda path="": fail)
     assert cut_frames(tmp_path, [shot(60)] * 4) == [Dropped(None, None, "Input/output error")]
 
 

@@ -1,0 +1,162 @@
+"""Face detectors: OpenCV's cascades and ONNX networks. Pictures and boxes are those of `faces`."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data_pipelines import transforms
+from data_pipelines.faces import Box, Detector, FaceError
+
+# Takes fewer textures for faces than frontalface_default (1 to 5 in ten). Finds heads rolled by 10°, few by 20°.
+_CASCADE = "haarcascade_frontalface_alt2.xml"
+_HAAR_SIDE, _HAAR_SMALLEST = 640, 16  # Longest side searched, and that side over the smallest face's.
+_YUNET_SIDE = 320  # YuNet is trained for faces of about 10 to 300 pixels, so this finds a close-up and a small face.
+_YUNET_SCORE = 0.8
+# Width and height of other networks' input: the first that the network takes. Those of any size take the first.
+_SIZES = (640, 640), (320, 320), (416, 416), (320, 240), (640, 480)
+_SCORE, _OVERLAP = 0.5, 0.45
+_KINDS = "a cascade (.xml) or a network (.onnx: YuNet, YOLO or SSD)"
+
+
+def open_detector(path: str | os.PathLike = "") -> Detector:
+    """Opens a face detector: uint8 [H, W, 3] RGB -> the boxes of the faces, largest first; none: an empty list.
+
+    "" is OpenCV's bundled cascade for frontal faces, *.xml another cascade, *.onnx a network, told by its outputs:
+
+    - YuNet's twelve;
+    - one, as YOLO networks have it: [1, 4 + C, N] (v8 and after) or [1, N, 5 + C] (v5), a row being the box's middle
+      and size in pixels of the input and then a score, which is that of the first class or of any object;
+    - two: scores [1, N, 2], the second the face's, and boxes [1, N, 4], the corners as shares of the input (SSD, as
+      UltraFace has it).
+
+    The search shrinks the picture, so that its cost is bounded: to 640 pixels of the longer side for a cascade, whose
+    faces have at least 1/16 of it, to 320 for YuNet, with faces from about 1/32, and to other networks' input.
+
+    Raises:
+      FaceError: at once if the file is missing, of another kind or cannot be read.
+    """
+    path = Path(path or Path(cv2.data.haarcascades, _CASCADE))
+    openers = {".xml": _open_cascade, ".onnx": _open_network}
+    opener = openers.get(path.suffix.lower())
+    if opener is None:
+        raise FaceError(f"{path}: not a face detector: pass {_KINDS}")
+    if not path.is_file():
+        raise FaceError(f"{path}: no such file: pass {_KINDS}, or no path (bundled)")
+    return opener(path)
+
+
+def _open_cascade(path: Path) -> Detector:
+    cascade = cv2.CascadeClassifier()
+    try:
+        loaded = cascade.load(str(path))
+    except cv2.error:
+        loaded = False
+    if not loaded:
+        raise FaceError(f"{path}: not a cascade that OpenCV can read: pass another or no path (bundled)")
+    # Equalized by parts, pale and dark faces are found alike; as a whole, a bright wall costs the face its contrast.
+    equalizer = cv2.createCLAHE(clipLimit=2, tileGridSize=(8, 8))
+
+    def detect(image: np.ndarray) -> list[Box]:
+        small = _shrunk(image, _HAAR_SIDE, _HAAR_SIDE)
+        smallest = max(small.shape[:2]) // _HAAR_SMALLEST
+        grey = equalizer.apply(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+        found = cascade.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=3, minSize=(smallest, smallest))
+        return _boxes(found, image, small)
+
+    return detect
+
+
+def _open_network(path: Path) -> Detector:
+    with _quiet():
+        with contextlib.suppress(cv2.error):  # Another network than YuNet opens as well and fails when it looks.
+            return _open_yunet(path)
+        for size in _SIZES:
+            with contextlib.suppress(cv2.error, ValueError):
+                return _open_boxes(path, *size)
+    raise FaceError(f"{path}: not a face detector that OpenCV can read: pass {_KINDS}, or no path (bundled)")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """OpenCV prints what it cannot read, beside raising it."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _open_yunet(path: Path) -> Detector:
+    # One size for all pictures, the rest black: some exports of the network take no other.
+    canvas = np.zeros((_YUNET_SIDE, _YUNET_SIDE, 3), np.uint8)
+    network = cv2.FaceDetectorYN.create(str(path), "", (_YUNET_SIDE, _YUNET_SIDE), _YUNET_SCORE)
+    network.detect(canvas)
+
+    def detect(image: np.ndarray) -> list[Box]:
+        small = _shrunk(image, _YUNET_SIDE, _YUNET_SIDE)
+        canvas[:] = 0
+        canvas[: small.shape[0], : small.shape[1]] = small[..., ::-1]  # RGB -> BGR
+        _, found = network.detect(canvas)
+        return _boxes([] if found is None else found[:, :4], image, small)
+
+    return detect
+
+
+def _open_boxes(path: Path, width: int, height: int) -> Detector:
+    network = cv2.dnn.readNetFromONNX(str(path))
+    names = network.getUnconnectedOutLayersNames()
+    canvas = np.zeros((height, width, 3), np.uint8)
+    # What the two kinds are trained with: 0 … 1, and -1 … 1.
+    scale, mean = (1 / 255, 0) if len(names) == 1 else (1 / 128, 127)
+
+    def look() -> tuple[np.ndarray, np.ndarray]:
+        network.setInput(cv2.dnn.blobFromImage(canvas, scale, mean=(mean, mean, mean)))
+        return _read_outputs(network.forward(names), width, height)
+
+    look()
+
+    def detect(image: np.ndarray) -> list[Box]:
+        small = _shrunk(image, width, height)
+        canvas[:] = 0
+        canvas[: small.shape[0], : small.shape[1]] = small
+        boxes, scores = look()
+        chosen = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), _SCORE, _OVERLAP)
+        return _boxes([boxes[i] for i in chosen], image, small)
+
+    return detect
+
+
+def _read_outputs(outputs: Sequence[np.ndarray], width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes [N, 4], upper left corner and size in pixels, and scores [N]. Raises ValueError for other outputs."""
+    shapes = [output.shape for output in outputs]
+    if any(len(shape) != 3 or shape[0] != 1 for shape in shapes):
+        raise ValueError(f"outputs of shapes {shapes}")
+    if len(outputs) == 1:
+        rows = outputs[0][0] if shapes[0][1] > shapes[0][2] else outputs[0][0].T
+        if rows.shape[1] < 5:
+            raise ValueError(f"an output of shape {shapes[0]}")
+        size = rows[:, 2:4]
+        return np.concatenate([rows[:, :2] - size / 2, size], axis=1), rows[:, 4]
+    by_width = {shape[2]: output[0] for shape, output in zip(shapes, outputs, strict=True)}
+    if len(outputs) != 2 or set(by_width) != {2, 4}:
+        raise ValueError(f"outputs of shapes {shapes}")
+    corners = by_width[4] * np.array([width, height, width, height], np.float32)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1), by_width[2][:, 1]
+
+
+def _shrunk(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The picture, made so small that it fits within width × height."""
+    factor = min(1, width / image.shape[1], height / image.shape[0])
+    return transforms.resize(image, *(max(1, round(factor * length)) for length in image.shape[:2]))
+
+
+def _boxes(found: Sequence[Sequence[float]], image: np.ndarray, small: np.ndarray) -> list[Box]:
+    """What was found in the shrunk picture, in the pixels of the full one, largest first."""
+    down, across = image.shape[0] / small.shape[0], image.shape[1] / small.shape[1]
+    boxes = [Box(round(x * across), round(y * down), round(w * across), round(h * down)) for x, y, w, h in found]
+    # Equal ones by place: a cascade's threads find them in any order.
+    return sorted((box for box in boxes if min(box[2:]) > 0), key=lambda box: (-box.width * box.height, box))

@@ -1,0 +1,203 @@
+import itertools
+import types
+
+import cv2
+import numpy as np
+import pytest
+
+from data_pipelines import detectors, faces, puppets
+from data_pipelines.faces import Box
+from tests.data_pipelines.onnx_files import node, onnx_file
+
+
+def puppet(index, size):
+    motion = puppets.sample_motion("real", "train", 0, index, 1)[0]
+    return puppets.render(puppets.sample_identity("real", "train", 0, index), motion, size)
+
+
+def canvas(height, width, *placed, level=90):
+    """A flat picture with others on it, each given as (picture, x, y)."""
+    image = np.full((height, width, 3), level, np.uint8)
+    for picture, x, y in placed:
+        image[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+    return image
+
+
+def middle(box):
+    return np.array([box.x + box.width / 2, box.y + box.height / 2])
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return detectors.open_detector()
+
+
+def test_the_bundled_detector_finds_faces_in_full_resolution_pixels(detector):
+    for index in range(4):
+        image = canvas(720, 1280, (puppet(index, 320), 700, 300))
+        found = detector(image)
+        assert len(found) == 1
+        # Measured: 0.68 to 0.82 of the puppet's picture, up to 23 pixels off its middle.
+        assert 0.6 * 320 < found[0].width < 0.9 * 320
+        np.testing.assert_allclose(middle(found[0]), [860, 460], atol=32)
+
+
+def test_the_largest_face_comes_first(detector):
+    for x_small, x_large in ((20, 300), (420, 20)):
+        image = canvas(360, 640, (puppet(0, 120), x_small, 20), (puppet(0, 300), x_large, 30))
+        small, large = [x_small + 60, 80], [x_large + 150, 180]
+        found = detector(image)
+        assert len(found) == 2
+        np.testing.assert_allclose(middle(found[0]), large, atol=30)
+        np.testing.assert_allclose(middle(found[1]), small, atol=12)
+
+
+@pytest.mark.parametrize("level", [0, 90, 255])
+def test_the_light_of_face_and_wall_does_not_matter(detector, level):
+    # A dark and a pale one, each of a quarter of the contrast.
+    for offset in (0, 170):
+        image = canvas(360, 640, (puppet(0, 160) // 4 + np.uint8(offset), 350, 150), level=level)
+        assert len(detector(image)) == 1
+
+
+@pytest.mark.parametrize("size", [(240, 320), (1, 1), (3, 2000)])
+def test_a_picture_without_a_face_gives_none(detector, size):
+    assert detector(canvas(*size)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("face.xml", None, "no such file"),
+        ("face.onnx", None, "no such file"),
+        ("face.pt", b"", "not a face detector: pass a cascade .*YuNet"),
+        ("face.xml", b"hello", "not a cascade"),
+        ("face.xml", b"", "not a cascade"),
+        ("face.xml", b"<?xml version='1.0'?><opencv_storage></opencv_storage>", "not a cascade"),
+        ("face.onnx", b"hello", "not a face detector"),
+        ("face.onnx", b"", "not a face detector"),
+    ],
+)
+def test_a_detector_that_cannot_be_opened_is_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(faces.FaceError, match=f"^{path}: {message}") as caught:
+        detectors.open_detector(path)
+    assert "\n" not in str(caught.value)
+
+
+def fake_yunet(monkeypatch, tmp_path, detect):
+    (tmp_path / "net.onnx").touch()
+    created = types.SimpleNamespace(create=lambda *arguments: types.SimpleNamespace(detect=detect))
+    monkeypatch.setattr(cv2, "FaceDetectorYN", created)
+    return detectors.open_detector(tmp_path / "net.onnx")
+
+
+def test_yunet_sees_the_shrunk_picture_in_bgr_and_its_boxes_are_enlarged(monkeypatch, tmp_path):
+    seen, rows = [], np.zeros((3, 15), np.float32)
+    rows[:, :4] = [10, 20, 30, 40], [100, 50, 40.4, 60], [0, 0, 0.2, 9]
+    yunet = fake_yunet(monkeypatch, tmp_path, lambda image: seen.append(image.copy()) or (1, rows))
+    assert yunet(canvas(400, 640)) == [Box(200, 100, 81, 120), Box(20, 40, 60, 80)]  # Largest first, none of 0 pixels.
+    image = np.zeros((90, 160, 3), np.uint8)
+    image[...] = 250, 120, 10
+    assert yunet(image)[0] == Box(100, 50, 40, 60)  # Nothing is enlarged.
+    assert [picture.shape for picture in seen] == [(320, 320, 3)] * 3  # The first one is the check at opening.
+    np.testing.assert_array_equal(seen[2][:90, :160], np.broadcast_to([10, 120, 250], (90, 160, 3)))
+    assert seen[1][:200].all() and not seen[1][200:].any() and not seen[2][90:].any() and not seen[2][:, 160:].any()
+
+
+def test_yunet_without_a_face(monkeypatch, tmp_path):
+    assert fake_yunet(monkeypatch, tmp_path, lambda image: (1, None))(canvas(90, 160)) == []
+
+
+def test_what_fails_as_yunet_and_cannot_be_read_otherwise_is_named(monkeypatch, tmp_path):
+    def detect(image):
+        raise cv2.error("two\nlines")
+
+    with pytest.raises(faces.FaceError, match="net.onnx: not a face detector"):
+        fake_yunet(monkeypatch, tmp_path, detect)
+
+
+def test_faces_of_one_size_come_in_one_order_whatever_threads_find_first():
+    image = np.zeros((40, 60, 3), np.uint8)
+    rows = [(30, 5, 8, 8), (2, 9, 8, 8), (12, 1, 16, 4), (0, 0, 9, 9)]
+    orders = {tuple(detectors._boxes(order, image, image)) for order in itertools.permutations(rows)}
+    assert len(orders) == 1 and orders.pop()[0] == Box(0, 0, 9, 9)
+
+
+SIDE = 80  # a toy network's fields, four in a row: each has a box, and its redness for a score
+
+
+def toy_network(kind, box_side=SIDE):
+    """The bytes of an ONNX network with the outputs of `kind`, which finds red fields in 320×320, or 320×240."""
+    height = 320 if kind in ("v8", "v5") else 240
+    grid = [((c + 0.5) * SIDE, (r + 0.5) * SIDE) for r in range(height // SIDE) for c in range(4)]
+    middles, count = np.array(grid, np.float32), len(grid)
+    boxes = np.concatenate([middles, np.full((count, 2), box_side, np.float32)], axis=1)
+    red = np.array([1, 0, 0], np.float32).reshape(1, 3, 1, 1)
+    constants = {"red": red, "none": np.zeros((1, 1, 1), np.float32), "all": np.ones((1, count, 1), np.float32)}
+    nodes = [
+        node("AveragePool", ["picture"], "pooled", kernel_shape=[SIDE, SIDE], strides=[SIDE, SIDE]),
+        node("Conv", ["pooled", "red"], "redness", kernel_shape=[1, 1]),
+        node("Reshape", ["redness", "shape"], "score"),
+    ]
+    if kind == "v8":  # [1, 5, N]
+        constants |= {"boxes": boxes.T[None].copy(), "shape": np.array([1, 1, count])}
+        nodes.append(node("Concat", ["boxes", "score"], "out", axis=1))
+        outputs = {"out": (1, 5, count)}
+    elif kind == "v5":  # [1, N, 6]
+        constants |= {"boxes": boxes[None], "shape": np.array([1, count, 1])}
+        nodes.append(node("Concat", ["boxes", "score", "all"], "out", axis=2))
+        outputs = {"out": (1, count, 6)}
+    else:  # scores [1, N, 2] and corners [1, N, 4]
+        corners = np.concatenate([middles - box_side / 2, middles + box_side / 2], axis=1)
+        corners /= np.float32([320, height] * 2)
+        constants |= {"corners": corners[None], "shape": np.array([1, count, 1])}
+        nodes += [
+            node("Mul", ["score", "none"], "nothing"),
+            node("Concat", ["nothing", "score"], "scores", axis=2),
+            node("Add", ["nothing", "corners"], "boxes"),
+        ]
+        outputs = {"scores": (1, count, 2), "boxes": (1, count, 4)}
+    return onnx_file((1, 3, height, 320), nodes, constants, outputs)
+
+
+def toy_detector(folder, kind, **options):
+    (folder / "toy.onnx").write_bytes(toy_network(kind, **options))
+    return detectors.open_detector(folder / "toy.onnx")
+
+
+@pytest.mark.parametrize("kind", ["v8", "v5", "SSD"])
+def test_boxes_of_onnx_networks_are_in_full_resolution_pixels(tmp_path, capfd, kind):
+    detect = toy_detector(tmp_path, kind)
+    assert not capfd.readouterr().err  # OpenCV's complaints of sizes that the network does not take
+    image = np.zeros((300, 640, 3), np.uint8)  # Shrunk to 150×320: a field is 160×160 of its pixels.
+    assert detect(image) == []
+    image[:160, 320:480] = 255, 0, 0
+    assert detect(image) == [Box(320, 0, 160, 160)]
+    image[:160, :160] = 0, 0, 255  # blue: channels are not swapped
+    assert detect(image) == [Box(320, 0, 160, 160)]
+    image[:160, 480:] = 255, 100, 100
+    assert detect(image) == [Box(320, 0, 160, 160), Box(480, 0, 160, 160)]
+
+
+@pytest.mark.parametrize("kind", ["v8", "v5", "SSD"])
+def test_of_boxes_that_overlap_the_surest_stays(tmp_path, kind):
+    image = np.zeros((240, 320, 3), np.uint8)
+    image[80:160, 80:160, 0], image[80:160, 160:240, 0] = 210, 240
+    assert toy_detector(tmp_path, kind, box_side=240)(image) == [Box(80, 0, 240, 240)]
+
+
+@pytest.mark.parametrize(("kind", "found"), [("v8", 1), ("v5", 1), ("SSD", 0)])
+def test_networks_see_what_they_are_trained_with(tmp_path, kind, found):
+    image = np.zeros((240, 320, 3), np.uint8)
+    image[80:160, 80:160, 0] = 180  # 0.71 in 0 … 1, 0.41 in -1 … 1: a score has to be 0.5
+    assert len(toy_detector(tmp_path, kind)(image)) == found
+
+
+def test_an_onnx_network_that_is_no_detector_is_named(tmp_path):
+    nodes = [node("AveragePool", ["picture"], "out", kernel_shape=[80, 80], strides=[80, 80])]
+    (tmp_path / "net.onnx").write_bytes(onnx_file((1, 3, 320, 320), nodes, {}, {"out": (1, 3, 4, 4)}))
+    with pytest.raises(faces.FaceError, match=r"net.onnx: not a face detector .*YuNet, YOLO or SSD"):
+        detectors.open_detector(tmp_path / "net.onnx")
