@@ -35,7 +35,8 @@ def base() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.stage = 1
     config.seed = 0
-    config.init = ""  # stage 2: the stage-1 workdir or checkpoint; stage 1: "" or a checkpoint to go on from
+    # Stage 2: the stage-1 workdir or checkpoint; stage 1: "" or one to go on from. Its generators alone are taken.
+    config.init = ""
     config.steps = 0
     config.batch_size = 0  # in all; stage 2 takes this many tuples in each direction
     config.accumulate = 1  # parts that a batch is computed in, one after another, to save memory

@@ -58,6 +58,8 @@ def starting_point(config: ConfigDict, layout: Layout, resumes: bool) -> setup.S
     """
     if resumes:
         return setup.abstract_setup(config, lambda: fresh_model(config), layout)
+    if config.init and config.weights.adversarial:
+        logging.warning("config.init = %s gives the generators alone: the discriminators start anew.", config.init)
     return setup.set_up(config, initial_model(config), layout)
 
 

@@ -1,5 +1,6 @@
 """Inference checkpoints and training checkpoints: what is written comes back, and what does not fit is one error."""
 
+import itertools
 import json
 import shutil
 from functools import partial
@@ -61,14 +62,20 @@ def test_an_existing_checkpoint_is_only_replaced_when_asked(tmp_path, model, tin
 
 def test_a_save_survives_the_remains_of_a_killed_one(tmp_path, model):
     (tmp_path / "model.partial" / "params" / "rubbish").mkdir(parents=True)
-    save_model(tmp_path / "model", model)
-    assert_same(params_of(load_model(tmp_path / "model")), params_of(model))
+    (tmp_path / "model.partial" / "conversion.json").write_text("{}")
+    (tmp_path / "model.older" / "params").mkdir(parents=True)
+    for overwrite in (False, True):
+        save_model(tmp_path / "model", model, overwrite=overwrite)
+        assert_same(params_of(load_model(tmp_path / "model")), params_of(model))
+        assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["digests.json", "model.json", "params"]
 
 
-def test_a_folder_that_is_no_checkpoint(tmp_path):
-    for read in (load_model, read_config):
-        with pytest.raises(FileNotFoundError, match="neither model.json"):
-            read(tmp_path)
+def test_what_is_no_checkpoint_is_told(tmp_path):
+    (tmp_path / "official.pth").touch()
+    told = {"": "neither model.json", "none": "none does not exist", "official.pth": "convert it first.*--input=.*pth"}
+    for (name, message), read in itertools.product(told.items(), (load_model, read_config)):
+        with pytest.raises(FileNotFoundError, match=message):
+            read(tmp_path / name)
 
 
 def test_the_description_of_a_workdir_is_its_newest_readable_steps(tmp_path):

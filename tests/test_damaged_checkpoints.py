@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from toontalker_jax.checkpoints import Mismatch, TrainCheckpoints, load_model, save_model
+from toontalker_jax.checkpoints import Mismatch, TrainCheckpoints, load_model, read_config, save_model
 from toontalker_jax.checkpoints.digests import check_digests, digests
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.training.preemption import Preempted
@@ -114,6 +114,33 @@ def test_a_flipped_bit_of_a_model_is_damage_or_does_no_harm(tmp_path, tiny_model
     assert told
     (tmp_path / "model" / "digests.json").unlink()  # as former versions wrote it
     load_model(tmp_path / "model")
+
+
+def test_whatever_file_of_a_model_is_cut_short_is_one_line(tmp_path, tiny_model):
+    model = tiny_model(("real",))
+    save_model(tmp_path / "model", model)
+    expected, refused = jax.tree.leaves(nnx.state(model, nnx.Param)), 0
+    for path in [path for path in (tmp_path / "model").rglob("*") if path.is_file()]:
+        copy = tmp_path / "copy"
+        shutil.copytree(tmp_path / "model", copy)
+        cut(copy / path.relative_to(tmp_path / "model"))
+        try:
+            loaded = load_model(copy)
+        except OSError as error:
+            assert "\n" not in str(error) and str(copy) in str(error) and len(str(error)) < 900
+            refused += 1
+        else:
+            jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(nnx.state(loaded, nnx.Param)), expected)
+        shutil.rmtree(copy)
+    assert refused > 3
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"format": 1}', "{"])
+def test_a_description_of_a_model_that_is_damaged_is_one_line(tmp_path, text):
+    (tmp_path / "model.json").write_text(text)
+    for read in (load_model, read_config):
+        with pytest.raises(OSError, match=f"{tmp_path}.* is damaged"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])

@@ -35,9 +35,19 @@ def test_a_strided_convolutions_gradient_costs_twice_its_forward_and_a_cond_its_
     once = 2 * (2 * 4 * 4 * 4) * 27
     assert count_flops(loss, image, kernel) == once
     # The gradient of the image is computed at the 9 × 9 (and not 8 × 8) positions around every second one.
-    assert count_flops(jax.grad(loss, (0, 1)), image, kernel) == pytest.approx(3 * once, rel=0.1)
+    assert count_flops(jax.value_and_grad(loss, (0, 1)), image, kernel) == pytest.approx(3 * once, rel=0.1)
     x = jnp.ones((4, 4))
     assert count_flops(lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x @ x @ x, lambda: x @ x), x) == 2 * 2 * 4**3
+
+
+def test_what_no_output_depends_on_does_not_count():
+    image, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+    once = 2 * (2 * 8 * 8 * 4) * 27
+    # The gradient of the kernel is traced, too, and dropped.
+    gradient = jax.grad(lambda image, kernel: jnp.square(convolve(image, kernel)).sum())
+    assert count_flops(gradient, image, kernel) == 2 * once
+    steps = jax.jit(lambda image: jax.lax.scan(lambda x, _: (x - gradient(x, kernel), None), image, length=3)[0])
+    assert count_flops(steps, image) == 3 * 2 * once
 
 
 def test_the_official_network_needs_120_gflop_a_frame():

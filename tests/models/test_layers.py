@@ -117,7 +117,7 @@ def test_dropout_needs_rngs_and_follows_them():
 
 
 def test_sft_begins_at_the_chosen_stage():
-    for start, stages in ((64, [3]), (16, [1, 2, 3]), (8, [0, 1, 2, 3])):
+    for start, stages in ((64, [3]), (16, [1, 2, 3]), (8, [0, 1, 2, 3]), (0, [])):
         config = dataclasses.replace(TINY, sft_from=start)
         _, state = abstract_network(config, ("real",))
         found = nnx.to_pure_dict(state)["domains"]["real"]["generator"]["stages"]
@@ -134,6 +134,7 @@ def test_sft_begins_at_the_chosen_stage():
         ({"dropout": 1.0}, "dropout = 1.0"),
         ({"dtype": "int8"}, "dtype = 'int8'"),
         ({"backward_resolutions": (4, 16, 48)}, "backward_resolutions"),
+        ({"backward_resolutions": (16, 4, 64)}, "from coarse to fine"),
         ({"sft_from": 4}, "sft_from = 4"),
         ({"sft_from": 512}, "sft_from = 512"),
     ],

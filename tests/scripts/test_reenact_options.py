@@ -222,7 +222,7 @@ def test_options_that_mean_nothing_are_refused(wrong):
         ({"source_crop": "face"}, "'face': not a box"),
         # The network is looked at before any driver is opened, which may take long.
         ({"size": 256, "driving_path": "none.mp4"}, "--size=256, but the network's is 64"),
-        ({"checkpoint": "none", "driving_path": "none.mp4"}, "none holds neither model.json"),
+        ({"checkpoint": "none", "driving_path": "none.mp4"}, "none does not exist"),
         ({"checkpoint": "real", "type": "r2c", "driving_path": "none.mp4"}, "needs the domain 'cartoon'"),
         ({"save_motion": "motion.npy"}, "must end in .npz"),
         ({"source_path": "sources", "save_path": "out.mp4"}, "several results go into a folder"),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from toontalker_jax.training.optimizers import follow, learning_rate, make_optimizer
@@ -33,6 +34,18 @@ def test_a_gradient_is_clipped_by_its_whole_norm():
     np.testing.assert_allclose(first, [0.06, 0, 0], rtol=1e-5)
 
 
+def test_without_beta1_adam_is_the_same_and_stores_no_first_moment():
+    lean, whole = make_optimizer(ADAM | {"beta1": 0.0}, 100, 64), optax.adam(2e-3, b1=0.0, b2=0.99)
+    params = {"w": jnp.zeros(1000)}
+    states = [lean.init(params), whole.init(params)]
+    assert sum(leaf.size for leaf in jax.tree.leaves(states[0])) < 1100
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        gradient = {"w": jnp.asarray(random.standard_normal(1000) * 10.0 ** random.uniform(-8, 1, 1000), jnp.float32)}
+        (one, states[0]), (other, states[1]) = lean.update(gradient, states[0]), whole.update(gradient, states[1])
+        np.testing.assert_allclose(one["w"], other["w"], atol=1e-6 * 2e-3)
+
+
 def test_the_average_forgets_its_start_and_then_follows_slowly():
     average = {"w": jnp.float32(100.0)}
     for done in range(3):
@@ -44,7 +57,15 @@ def test_the_average_forgets_its_start_and_then_follows_slowly():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"decay": "linear"}, "decay = 'linear'"), ({"warmup_steps": 100}, "warmup_steps = 100"), ({"nu": 1}, "'nu'")],
+    [
+        ({"decay": "linear"}, "decay = 'linear'"),
+        ({"warmup_steps": 100}, "warmup_steps = 100"),
+        ({"warmup_steps": -1}, "warmup_steps = -1"),
+        ({"nu": 1}, "'nu'"),
+        ({"beta1": 1.0}, "beta1 = 1.0"),
+        ({"beta2": -0.5}, "beta2 = -0.5"),
+        ({"clip_norm": float("nan")}, "clip_norm = nan"),
+    ],
 )
 def test_a_bad_optimizer_config_is_one_clear_error(changes, message):
     with pytest.raises(ValueError, match=message):

@@ -1,6 +1,7 @@
 """The parts of a step that toys can show: the R1 penalty, how a batch is parted, what stays in float32."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import puppets, stage1
+from configs import puppets, stage1, stage2
 from tests.conftest import TINY
 from tests.training.test_optimizers import ADAM
 from toontalker_jax.models.encoders import AppearanceEncoder
@@ -133,6 +134,13 @@ def test_what_is_computed_again_is_the_same():
         ({"optimizer.learning_rate": 0.0}, "optimizer.learning_rate = 0.0"),
         ({"discriminator_optimizer.learning_rate": 0.0, "weights.adversarial": 1.0}, "discriminator_optimizer.learni"),
         ({"model.dtype": "float16"}, "train in bfloat16 or float32"),
+        ({"r1.gamma": math.nan, "weights.adversarial": 1.0}, "r1.gamma = nan"),
+        ({"weights.l1": -1.0}, "weights.l1 = -1.0"),
+        ({"weights.change": math.inf}, "weights.change = inf"),
+        ({f"weights.{name}": 0.0 for name in ("l1", "image_gradient", "change")}, "all weights are 0"),
+        ({"weights.analogy": 20.0}, "weights.analogy = 20.0 in stage 1"),
+        ({"keep_newest": 0}, "keep_newest = 0"),
+        ({"keep_every": -1}, "keep_every = -1"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(changes, message):
@@ -142,6 +150,19 @@ def test_numbers_that_mean_nothing_are_refused(changes, message):
         setup.domains(config)
         setup.step_options(config)
         setup.check_training(config)
+
+
+def test_the_average_has_its_half_life_in_rows_of_a_step_in_both_directions():
+    for stage, recipe in ((1, stage1.get_config("recipe=modern")), (2, stage2.get_config("recipe=modern"))):
+        steps = recipe.ema_images / (stage * recipe.batch_size)
+        assert setup.step_options(recipe).ema_decay**steps == pytest.approx(0.5)
+
+
+def test_an_optimizers_mistake_names_the_optimizer(tiny_model):
+    config = puppets.get_config("stage=1")
+    config.discriminator_optimizer.beta2 = 1.0
+    with pytest.raises(ValueError, match="discriminator_optimizer: beta2 = 1.0: must be"):
+        setup.set_up(config, tiny_model(("real",)), Layout(make_mesh(devices=jax.devices()[:1])))
 
 
 def test_the_recipes_pass_these_checks():

@@ -53,10 +53,14 @@ def save_model(
     path = absolute(path) if overwrite else check_free(path)
     partial = path.parent / (path.name + ".partial")
     try:
+        if jax.process_index() == 0:
+            partial.rmtree(missing_ok=True)  # A killed run may have left one.
+        ocp.multihost.sync_global_processes("save_model:start")
         _write_model(partial, model, notes or {})
         if jax.process_index() == 0:
             older = path.parent / (path.name + ".older")
             if path.exists():
+                older.rmtree(missing_ok=True)
                 path.rename(older)
             partial.rename(path)
             older.rmtree(missing_ok=True)
@@ -74,7 +78,7 @@ def _write_model(folder: epath.Path, model: ToonTalker, notes: Mapping[str, Any]
     sums = digests(params)  # in every process
     save = ocp.args.PyTreeSave(params, ocdbt_target_data_file_size=_DATA_FILE_BYTES)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        checkpointer.save(folder / "params", save, force=True)  # force: a killed run may have left one
+        checkpointer.save(folder / "params", save)
     if jax.process_index() == 0:
         files = {"model.json": describe(model.config, tuple(model.domains)), _DIGESTS: sums} | dict(notes)
         for name, contents in files.items():
@@ -91,7 +95,7 @@ def read_config(path: epath.PathLike) -> tuple[ModelConfig, tuple[str, ...]]:
     """
     path = absolute(path)
     if (path / "model.json").exists():
-        return _read_description(path, json.loads((path / "model.json").read_text()))
+        return _read_description(path, _read_json(path / "model.json"))
     _check_workdir(path)
     with TrainCheckpoints(path, read_only=True) as checkpoints:
 
@@ -114,9 +118,8 @@ def load_model(path: epath.PathLike, **how: Any) -> ToonTalker:
     """
     path = absolute(path)
     if (path / "model.json").exists():
-        description = json.loads((path / "model.json").read_text())
-        sums = path / _DIGESTS  # Former versions wrote none.
-        wanted = json.loads(sums.read_text()) if sums.exists() else {}
+        description, sums = _read_json(path / "model.json"), path / _DIGESTS
+        wanted = _read_json(sums) if sums.exists() else {}  # Former versions wrote none.
         return _restore_model(_Stored(path, path / "params", None, description, wanted), how)
     _check_workdir(path)
     with TrainCheckpoints(path, read_only=True) as checkpoints:
@@ -131,9 +134,24 @@ def load_model(path: epath.PathLike, **how: Any) -> ToonTalker:
 
 
 def _check_workdir(path: epath.Path) -> None:
-    if not (path / "checkpoints").exists():
-        kinds = "neither model.json (a checkpoint) nor checkpoints/ (a training workdir)"
-        raise FileNotFoundError(f"{path} holds {kinds}.")
+    if (path / "checkpoints").exists():
+        return
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist.")
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is a file: convert it first, by scripts/convert_checkpoint.py --input={path}.")
+    kinds = "neither model.json (a checkpoint) nor checkpoints/ (a training workdir)"
+    raise FileNotFoundError(f"{path} holds {kinds}.")
+
+
+def _read_json(file: epath.Path) -> dict[str, Any]:
+    try:
+        contents = json.loads(file.read_text())
+    except ValueError as error:
+        raise OSError(f"{file} is damaged, copy the checkpoint again: {one_line(error)}") from None
+    if not isinstance(contents, dict):
+        raise OSError(f"{file} is damaged, copy the checkpoint again: it holds no names.")
+    return contents
 
 
 class _Stored(NamedTuple):
@@ -161,15 +179,22 @@ def _restore_model(stored: _Stored, how: Mapping[str, Any]) -> ToonTalker:
     check_fits(str(path), tree if key is None else tree[key], wanted)
     wanted = wanted if key is None else {key: wanted}
     restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
-    restored = ocp.PyTreeCheckpointHandler().restore(
-        params, args=ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
-    )
+    try:
+        restored = ocp.PyTreeCheckpointHandler().restore(
+            params, args=ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
+        )
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:  # Orbax raises just that for files that are lost or cut short.
+        raise OSError(f"{params} is damaged, copy the checkpoint again: {one_line(error)}") from error
     check_digests(str(params), restored, stored.digests)
     nnx.replace_by_pure_dict(abstract, restored if key is None else restored[key])
     return nnx.merge(graph, abstract)
 
 
 def _read_description(path: epath.Path, description: Mapping[str, Any]) -> tuple[ModelConfig, tuple[str, ...]]:
+    if missing := {"format", "config", "domains"} - set(description):
+        raise OSError(f"the description in {path} is damaged: it lacks {', '.join(sorted(missing))}.")
     if description["format"] != FORMAT:
         raise Mismatch(f"{path} has checkpoint format {description['format']}; this version reads format {FORMAT}.")
     unknown = set(description["config"]) - {field.name for field in dataclasses.fields(ModelConfig)}

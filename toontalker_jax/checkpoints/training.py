@@ -68,7 +68,13 @@ class TrainCheckpoints:
         keep_every: int | None = None,
         read_only: bool = False,
     ):
-        """keep_newest: steps kept; keep_every: in addition, keep every step that is a multiple of this for good."""
+        """keep_newest: steps kept; keep_every: in addition, keep every step that is a multiple of this for good.
+
+        Raises:
+          ValueError: keep_newest is below 1, with which Orbax would keep nothing.
+        """
+        if keep_newest < 1:
+            raise ValueError(f"keep_newest = {keep_newest}: must be at least 1.")
         policies = [checkpoint_managers.LatestN(keep_newest)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))

@@ -90,7 +90,7 @@ def _generator(config: ModelConfig) -> Iterator[Entry]:
         yield Entry(f"dec.to_rgbs.{j}.conv.0.weight", f"{stage}/to_rgb/conv/conv/kernel", "conv")
         yield Entry(f"dec.to_rgbs.{j}.conv.1.bias", f"{stage}/to_rgb/conv/bias", "channels")
         yield Entry(f"dec.to_rgbs.{j}.bias", f"{stage}/to_rgb/bias", "channels")
-        if 8 << j >= config.sft_from:
+        if config.has_sft(8 << j):
             for part in ("scale", "shift"):
                 yield from _styled(f"dec.sft.{sft}.{part}1", f"{stage}/sft/{part}1")
                 yield from _plain(f"dec.sft.{sft}.{part}2", f"{stage}/sft/{part}2", "conv")

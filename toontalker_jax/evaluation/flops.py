@@ -5,16 +5,19 @@ from collections.abc import Callable
 
 import jax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 
 def count_flops(function: Callable, *arguments: object) -> int:
     """2 · multiply-adds of every matrix product and convolution that `function(*arguments)` traces to.
 
     Nothing is computed; arguments may be `jax.ShapeDtypeStruct`s. Element-wise work, sampling and norms are left out,
-    as is usual, and so are products with the zeros that the gradient of a strided convolution puts between samples. A
-    loop counts once for each iteration that its trace tells (`scan`), a `while` once; a `cond` as its largest branch.
+    as is usual, and so are products with the zeros that the gradient of a strided convolution puts between samples, and
+    what no output depends on (gradients that are traced and dropped). A loop counts once for each iteration that its
+    trace tells (`scan`), a `while` once; a `cond` as its largest branch.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    return _of_jaxpr(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
 def _of_jaxpr(jaxpr: core.Jaxpr) -> int:

@@ -22,7 +22,7 @@ class ModelConfig:
         weights need (4, 16, 64); the paper says (16, 32, 64).
       dropout: rate on attention weights, in training only.
       sft_from: the lowest resolution whose warped map is modulated again (SFT), which is how a stage paints what the
-        source does not show. 64 as released, which at 256 px are the three finest stages.
+        source does not show. 64 as released, which at 256 px are the three finest stages; 0: no SFT.
       align_corners: where the generator's sampler puts -1 and 1. The released weights need False, although their
         grid follows the True convention (`reference.md`, generator, step 3); a network trained from scratch may
         choose the consistent True.
@@ -68,8 +68,11 @@ class ModelConfig:
             raise ValueError(
                 f"backward_resolutions = {self.backward_resolutions}: name three of the map sizes {self.resolutions}."
             )
-        if self.sft_from not in self.resolutions[:-1]:
-            raise ValueError(f"sft_from = {self.sft_from}: name one of the generator's stages {self.resolutions[:-1]}.")
+        if list(self.backward_resolutions) != sorted(self.backward_resolutions):
+            raise ValueError(f"backward_resolutions = {self.backward_resolutions}: name them from coarse to fine.")
+        if self.sft_from not in (*self.resolutions[:-1], 0):
+            stages = self.resolutions[:-1]
+            raise ValueError(f"sft_from = {self.sft_from}: name one of the generator's stages {stages}, or 0 for none.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout = {self.dropout}: must be in [0, 1).")
         if self.dtype not in ("float32", "bfloat16", "float16"):
@@ -78,6 +81,10 @@ class ModelConfig:
     def channels(self, resolution: int) -> int:
         """Channels of every map of this resolution."""
         return min(self.channel_cap, self.channel_base // resolution)
+
+    def has_sft(self, resolution: int) -> bool:
+        """Whether the generator's stage of this resolution modulates the warped map again."""
+        return 0 < self.sft_from <= resolution
 
     @property
     def resolutions(self) -> tuple[int, ...]:

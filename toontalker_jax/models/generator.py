@@ -71,7 +71,7 @@ class GeneratorStage(nnx.Module):
         mask_bias = config.mask_init_bias if resolution == 8 else 0.0  # later heads add to the first one's output
         self.to_flow = FlowHead(channels, config, mask_bias=mask_bias, rngs=rngs)
         self.to_rgb = RGBHead(channels, rngs=rngs)
-        self.sft = SFT(channels, width, rngs=rngs) if resolution >= config.sft_from else None
+        self.sft = SFT(channels, width, rngs=rngs) if config.has_sft(resolution) else None
         self.align_corners = config.align_corners
 
     def __call__(

@@ -21,8 +21,8 @@ def learning_rate(config: Mapping[str, Any], steps: int, batch_size: int) -> opt
     the rate alone; 0.5 and 1 are the usual ones.
     """
     warmup, reference = config["warmup_steps"], config["reference_batch"]
-    if warmup >= steps:
-        raise ValueError(f"warmup_steps = {warmup} must be below the number of steps = {steps}.")
+    if not 0 <= warmup < steps:
+        raise ValueError(f"warmup_steps = {warmup} must be at least 0 and below the number of steps = {steps}.")
     if reference < 1:
         raise ValueError(f"reference_batch = {reference}: must be at least 1.")
     peak = config["learning_rate"] * (batch_size / reference) ** config["batch_exponent"]
@@ -46,13 +46,24 @@ def make_optimizer(config: Mapping[str, Any], steps: int, batch_size: int) -> op
     """
     if set(config) != _KEYS:
         raise ValueError(f"optimizer config has keys {sorted(config)}, expected {sorted(_KEYS)}.")
-    if config["clip_norm"] < 0:
+    if not 0 <= config["clip_norm"] < math.inf:
         raise ValueError(f"clip_norm = {config['clip_norm']}: must be above 0, or 0 for none.")
+    for name in ("beta1", "beta2"):
+        if not 0 <= config[name] < 1:
+            raise ValueError(f"{name} = {config[name]}: must be at least 0 and below 1.")
     rate = learning_rate(config, steps, batch_size)
     transforms = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
-    transforms.append(optax.adam(rate, b1=config["beta1"], b2=config["beta2"]))
+    transforms.append(_adam(rate, config["beta1"], config["beta2"]))
     transforms += [scale_parts(dict(config["multipliers"]))] if config["multipliers"] else []
     return optax.chain(*transforms)
+
+
+def _adam(rate: optax.Schedule, beta1: float, beta2: float) -> optax.GradientTransformation:
+    if beta1:
+        return optax.adam(rate, b1=beta1, b2=beta2)
+    # The same without a first moment, which would be a copy of the gradient: 4 bytes a parameter.
+    moment = optax.scale_by_rms(decay=beta2, eps=1e-8, eps_in_sqrt=False, bias_correction=True)
+    return optax.chain(moment, optax.scale_by_learning_rate(rate))
 
 
 def scale_parts(multipliers: Mapping[str, float]) -> optax.GradientTransformation:

@@ -1,10 +1,12 @@
 """From a recipe's config to what trains: here its keys about the network's training are read."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
@@ -39,18 +41,24 @@ def domains(config: ConfigDict) -> tuple[str, ...]:
 
 def step_options(config: ConfigDict) -> StepOptions:
     """Raises ValueError for numbers out of range."""
-    if config.ema_images < 0 or config.r1.gamma < 0 or config.r1.every < 1:
-        raise ValueError(
-            f"ema_images = {config.ema_images} and r1.gamma = {config.r1.gamma} must be at least 0, "
-            f"r1.every = {config.r1.every} at least 1."
-        )
+    weights = {f"weights.{name}": weight for name, weight in config.weights.items()}
+    for name, value in {"ema_images": config.ema_images, "r1.gamma": config.r1.gamma, **weights}.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} = {value}: must be a number of at least 0.")
+    if not any(weights.values()):
+        raise ValueError("all weights are 0: there is no loss to train by.")
+    if config.weights.analogy and config.stage == 1:
+        raise ValueError(f"weights.analogy = {config.weights.analogy} in stage 1: only stage 2 has two domains.")
+    if config.r1.every < 1:
+        raise ValueError(f"r1.every = {config.r1.every}: must be at least 1.")
     if config.r1.gamma and not config.weights.adversarial:
         raise ValueError(f"r1.gamma = {config.r1.gamma}, but weights.adversarial = 0: there is no discriminator.")
     return StepOptions(
         weights=config.weights.to_dict(),
         seed=config.seed,
         accumulate=config.accumulate,
-        ema_decay=0.5 ** (config.batch_size / config.ema_images) if config.ema_images else 0.0,
+        # A step of stage 2 has batch_size tuples in each of two directions.
+        ema_decay=0.5 ** (config.stage * config.batch_size / config.ema_images) if config.ema_images else 0.0,
         r1_gamma=config.r1.gamma,
         r1_every=config.r1.every,
     )
@@ -61,6 +69,11 @@ def check_training(config: ConfigDict) -> None:
     for name in ("log_every", "pictures_every", "checkpoint_every"):
         if config[name] < 1:
             raise ValueError(f"{name} = {config[name]}: must be at least 1; more than steps for never.")
+    if config.keep_newest < 1 or config.keep_every < 0:
+        raise ValueError(
+            f"keep_newest = {config.keep_newest} must be at least 1, keep_every = {config.keep_every} at least 0: "
+            "else no checkpoint would stay."
+        )
     used = ("optimizer", "discriminator_optimizer") if config.weights.adversarial else ("optimizer",)
     for name in used:
         if not config[name].learning_rate > 0:
@@ -84,12 +97,7 @@ def set_up(config: ConfigDict, model: ToonTalker, layout: Layout) -> Setup:
             "%d rows a device and part: the discriminator's minibatch statistic takes groups of %d, which now span "
             "devices and cost communication.", rows, STD_GROUP
         )  # fmt: skip
-    optimizers = Optimizers(
-        *(
-            make_optimizer(config[key].to_dict(), config.steps, config.batch_size)
-            for key in ("optimizer", "discriminator_optimizer")
-        )
-    )
+    optimizers = Optimizers(*(_optimizer(config, key) for key in ("optimizer", "discriminator_optimizer")))
     networks, state = create_state(
         model,
         optimizers,
@@ -101,6 +109,13 @@ def set_up(config: ConfigDict, model: ToonTalker, layout: Layout) -> Setup:
     stage = stage1 if config.stage == 1 else stage2
     train_step = make_train_step(stage, networks, optimizers, options, layout)
     return Setup(train_step, make_pictures(stage, networks), state, stage, networks)
+
+
+def _optimizer(config: ConfigDict, key: str) -> optax.GradientTransformation:
+    try:
+        return make_optimizer(config[key].to_dict(), config.steps, config.batch_size)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
 def abstract_batch(config: ConfigDict, image_size: int) -> Batch:
