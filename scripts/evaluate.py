@@ -7,7 +7,8 @@
 `recovery`: motion recovery of relative transfer on held-out puppets, where the right answer is rendered.
 `parts`: the same where the head, the mouth, the eyes … move alone, from neutral to a stated place.
 `reconstruction`: L1 of the frames from `--first` on, all driven from the first of them with absolute motion, against
-that frame standing still. Each row of the grid is source | driver | result | truth.
+that frame standing still, of a video, a folder of videos or a prepared data set (`--split`); averaged over all frames
+and over the videos' means. Each row of the grid is source | driver | result | truth.
 """
 
 import json
@@ -40,7 +41,7 @@ PROTOCOLS = {
 def check_inputs(protocol: str) -> None:
     """Raises ValueError for what would fail only after minutes."""
     if protocol == "reconstruction":
-        reconstruction.check_video()
+        reconstruction.check_videos()
     for path, suffix in ((_OUTPUT.value, ".json"), (_GRID.value, ".png")):
         if path and Path(path).suffix != suffix:
             raise ValueError(f"{path}: must end in {suffix}")

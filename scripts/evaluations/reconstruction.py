@@ -1,48 +1,85 @@
-"""L1 of a video's frames, all driven from the first of them with absolute motion, against that frame standing still."""
+"""L1 of videos' frames, all driven from the first of each with absolute motion, against that frame standing still."""
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 from absl import flags
 
 from data_pipelines import transforms, video
+from data_pipelines.prepared_clips import PreparedClips, prepared_folders
 from toontalker_jax.evaluation.protocols import self_reconstruction
 from toontalker_jax.models.toontalker import ToonTalker
 from toontalker_jax.reenactment.transfer import Reenactor
 
-_DRIVING = flags.DEFINE_string("driving_path", None, "reconstruction: the video.")
-_FIRST = flags.DEFINE_integer("first", 0, "reconstruction: number of the first frame used.", lower_bound=0)
-_DOMAIN = flags.DEFINE_enum("domain", "real", ["real", "cartoon"], "reconstruction: the video's domain.")
+_DRIVING = flags.DEFINE_string(
+    "driving_path", None, "reconstruction: a video or folder of frames, a folder of these, or a prepared data set."
+)
+_SPLIT = flags.DEFINE_string("split", "test", "reconstruction: the split of a prepared data set.")
+_FIRST = flags.DEFINE_integer("first", 0, "reconstruction: number of the first frame used of each.", lower_bound=0)
+_DOMAIN = flags.DEFINE_enum("domain", "real", ["real", "cartoon"], "reconstruction: the videos' domain.")
 
-GRID_FRAMES = 8  # frames shown
+GRID_FRAMES = 8  # frames shown, of the first video
+
+Frames = Callable[[], Iterator[np.ndarray]]
 
 
-def check_video() -> None:
-    """Raises ValueError or OSError if there is no video, or no frame of it from --first on."""
+def check_videos() -> None:
+    """Raises ValueError or OSError if there is no video, or no frame of one from --first on."""
     if _DRIVING.value is None:
         raise ValueError("reconstruction needs --driving_path")
-    length = video.probe(_DRIVING.value).num_frames
-    if length is not None and _FIRST.value >= length:
-        raise ValueError(f"{_DRIVING.value} has {length} frames: --first {_FIRST.value} leaves none")
+    open_videos()
+
+
+def open_videos() -> list[Frames]:
+    """The frames of each video from --first on, in a function that reads them anew. Raises as `check_videos`."""
+    path = Path(_DRIVING.value)
+    if path.is_dir() and prepared_folders(path):
+        clips = PreparedClips(path, _SPLIT.value, _FIRST.value)
+        return [functools.partial(_clip, clips, number) for number in range(len(clips))]
+    paths = [path]
+    if path.is_dir() and not video.frame_files(path):
+        paths = sorted((entry for entry in path.iterdir() if _is_video(entry)), key=lambda e: video.natural_key(e.name))
+        if not paths:
+            raise ValueError(f"{path}: no video, folder of frames or prepared data set there")
+    for one in paths:
+        length = video.probe(one).num_frames
+        if length is not None and _FIRST.value >= length:
+            raise ValueError(f"{one} has {length} frames: --first {_FIRST.value} leaves none")
+    return [functools.partial(_frames, one) for one in paths]
+
+
+def _is_video(path: Path) -> bool:
+    return bool(video.frame_files(path)) if path.is_dir() else path.suffix.lower() in video.VIDEO_SUFFIXES
+
+
+def _clip(clips: PreparedClips, number: int) -> Iterator[np.ndarray]:
+    return (clips.frame(number, frame) for frame in range(clips.lengths[number]))
+
+
+def _frames(path: Path) -> Iterator[np.ndarray]:
+    return itertools.islice(video.read_frames(path), _FIRST.value, None)
 
 
 def reconstruction(model: ToonTalker, batch_size: int) -> tuple[dict, list[list[np.ndarray]]]:
     """The report and the grid."""
-    size = model.config.image_size
+    size, videos = model.config.image_size, open_videos()
 
-    def frames() -> Iterator[np.ndarray]:
-        every = itertools.islice(video.read_frames(_DRIVING.value), _FIRST.value, None)
-        return (transforms.to_square(frame, size) for frame in every)
+    def squares(frames: Frames) -> Iterator[np.ndarray]:
+        return (transforms.to_square(frame, size) for frame in frames())
 
     reenactor = Reenactor(model, _DOMAIN.value[0] + "2" + _DOMAIN.value[0], "absolute", batch_size)
-    report = self_reconstruction(reenactor, [frames()])
+    report = self_reconstruction(reenactor, map(squares, videos))
     print(
         f"L1 {report['l1']['over_frames']:.4f}, source standing still {report['copy_source_l1']['over_frames']:.4f},"
-        f" over {report['frames']} frames"
+        f" over {report['frames']} frames of {report['videos']} video(s)"
     )
-    chosen = set(np.linspace(0, report["frames"] - 1, GRID_FRAMES, dtype=int).tolist())
-    truths = [frame for number, frame in enumerate(frames()) if number in chosen]
+    length = sum(1 for _ in videos[0]())
+    chosen = set(np.linspace(0, length - 1, GRID_FRAMES, dtype=int).tolist())
+    truths = [frame for number, frame in enumerate(squares(videos[0])) if number in chosen]
+    reenactor.prepare(truths[0])
     outputs = reenactor.frames(truths)
     rows = [[truths[0], truth, output, truth] for truth, output in zip(truths, outputs, strict=True)]
     return {**report, "driving_path": _DRIVING.value, "first": _FIRST.value, "domain": _DOMAIN.value}, rows

@@ -1,6 +1,7 @@
 """scripts/reenact.py and scripts/evaluate.py from end to end, with a small network of random numbers."""
 
 import json
+import shutil
 from fractions import Fraction
 
 import cv2
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from data_pipelines import puppets, video, video_writer
+from data_pipelines.builders import puppets as builder
+from data_pipelines.clips import open_clips
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.evaluation.motion_recovery import motion_recovery
 from toontalker_jax.reenactment.transfer import Reenactor
@@ -125,3 +128,29 @@ def test_reconstruction_uses_the_frames_from_first_on(run, inputs, tmp_path):
     np.testing.assert_array_equal(
         video.read_image(tmp_path / "grid.png")[:64, :64], video.read_image(inputs / "driver" / "000002.png")
     )
+
+
+@pytest.mark.parametrize("kind", ["folder", "prepared"])
+def test_reconstruction_of_many_videos_has_both_averages(run, inputs, tmp_path, kind):
+    path = tmp_path / "videos"
+    if kind == "folder":
+        (path / "clip2").mkdir(parents=True)
+        shutil.copy(inputs / "driver.mp4", path / "clip10.mp4")
+        for name in ("000000.png", "000004.png"):
+            shutil.copy(inputs / "driver" / name, path / "clip2")
+        (path / "notes.txt").touch()
+        videos = [list(video.read_frames(path / name)) for name in ("clip2", "clip10.mp4")]
+    else:
+        builder.prepare(path, builder.PuppetsConfig(real_clips=1, cartoon_clips=1, test_clips=2, frames=4))
+        clips = open_clips(path, "real_test")
+        videos = [[clips.frame(clip, frame) for frame in range(4)] for clip in range(2)]
+    done = run(
+        *("evaluate", "reconstruction", "--checkpoint", inputs / "real_only", "--driving_path", path),
+        *("--split", "real_test", "--output", tmp_path / "report.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    copies = [np.abs(np.stack(frames) / 255 - frames[0] / 255).mean((1, 2, 3)) for frames in videos]
+    assert (report["videos"], report["frames"]) == (2, sum(map(len, videos)))
+    assert report["copy_source_l1"]["over_frames"] == pytest.approx(np.concatenate(copies).mean())
+    assert report["copy_source_l1"]["over_videos"] == pytest.approx(np.mean([copy.mean() for copy in copies]))
