@@ -50,7 +50,11 @@ def main(_: list[str]) -> None:
     try:
         check_free(_OUTPUT.value)
         opened = open_safetensors_file(source) if source.suffix == ".safetensors" else open_torch_file(source)
-        model, kind, ledger = convert(opened)
+        try:
+            model, kind, ledger = convert(opened)
+        except ValueError as error:
+            where = "" if str(source) in str(error) else f"{source}: "
+            raise ValueError(f"{where}{error}") from None
         notes = {
             "source": {"name": source.name, "bytes": source.stat().st_size, "sha256": sha256(source)},
             "kind": kind,
