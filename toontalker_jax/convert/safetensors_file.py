@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from toontalker_jax.convert.torch_file import ByteRange, LazyTensor, TensorFile, TorchFileError
+from toontalker_jax.convert.lazy_tensor import ByteRange, LazyTensor, TensorFile, TorchFileError
 
 _DTYPES = {
     "F64": np.float64,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from toontalker_jax.convert.torch_file import TORCH_DTYPES
+from toontalker_jax.convert.torch_vocabulary import TORCH_DTYPES
 
 _STORAGE_NAMES = {np.dtype(dtype): f"{prefix}Storage" for dtype, prefix in TORCH_DTYPES.values() if prefix}
 _ALIGNMENT = 64  # torch starts every storage at a multiple of it, so that it can be memory-mapped
