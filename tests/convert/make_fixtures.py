@@ -114,6 +114,9 @@ def main() -> None:
     in_domain = {"gen": network("gen_real")} | extras
     torch.save(in_domain, FIXTURES / "in_domain_legacy.pth", _use_new_zipfile_serialization=False)
     torch.save({"a": torch.tensor([1, 65535]).to(torch.uint16)}, FIXTURES / "untyped_zip.pt")
+    torch.serialization.set_crc32_options(False)
+    torch.save({"a": torch.arange(3.0)}, FIXTURES / "no_sums_zip.pt")
+    torch.serialization.set_crc32_options(True)
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), FIXTURES / "script_zip.pt")
 
 

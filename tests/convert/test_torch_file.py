@@ -4,7 +4,6 @@ import io
 import pickle
 import shutil
 import struct
-import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -84,35 +83,6 @@ def test_a_read_takes_only_its_own_part_of_the_storage(tmp_path):
     np.testing.assert_array_equal(state["expanded"].numpy(), EXPECTED["expanded"])
     with pytest.raises(TorchFileError, match="ends inside a tensor"):
         state["base"].numpy()
-
-
-@pytest.mark.parametrize("change", [b"\x01", b"\x00" * 40])
-def test_a_flipped_or_zeroed_weight_is_refused(change, tmp_path):
-    state = open_torch_file(FIXTURES / "cross_domain.pth")["gen"]
-    tensor = state["dec.mlp.weight"]
-    place = tensor.file.storages[tensor.storage_key].start + 100
-    path = Path(shutil.copy(FIXTURES / "cross_domain.pth", tmp_path / "a.pth"))
-    data = bytearray(path.read_bytes())
-    data[place : place + len(change)] = bytes([data[place] ^ 1]) if len(change) == 1 else change
-    path.write_bytes(data)
-    with pytest.raises(TorchFileError, match=f"data/{tensor.storage_key}: its checksum does not fit: download"):
-        open_torch_file(path)
-
-
-def test_a_checksum_takes_the_memory_of_a_piece(tmp_path):
-    write_torch_file(tmp_path / "a.pt", {"a": np.zeros(2**23, np.float32)})
-    tracemalloc.start()
-    open_torch_file(tmp_path / "a.pt")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**23
-
-
-def test_a_flipped_letter_of_a_name_is_refused(tmp_path):
-    data = (FIXTURES / "tensors_zip.pt").read_bytes()
-    (tmp_path / "a.pt").write_bytes(data.replace(b"transposed", b"transpoSed"))
-    with pytest.raises(TorchFileError, match=r"data\.pkl: its checksum"):
-        open_torch_file(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy"])

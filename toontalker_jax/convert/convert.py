@@ -50,6 +50,7 @@ def convert(tree: Any) -> Converted:
     kind, states = _recognise(tree)
     prefixes = {}
     for domain, state in states.items():
+        _refuse_expanded(state, KINDS[kind][domain])
         prefixes[domain], states[domain] = _unwrap(state)
     config = _one_config(states, KINDS[kind])
     model = nnx.merge(*abstract_network(config, tuple(states)))
@@ -126,6 +127,12 @@ def _recognise(tree: Any) -> tuple[str, dict[str, State]]:
         raise ValueError(f"not an official checkpoint: it has no network under 'gen' but holds {keys or 'nothing'}.")
     kind = "cross-domain" if isinstance(tree.get("gen_real"), Mapping) else "in-domain"
     return kind, {domain: tree[key] for domain, key in KINDS[kind].items()}
+
+
+def _refuse_expanded(state: State, key: str) -> None:
+    for name, tensor in state.items():
+        if getattr(tensor, "expanded", False):
+            raise ValueError(f"{key}/{name} is expanded: more numbers than the file holds of it; save it contiguous.")
 
 
 def _unwrap(state: State) -> tuple[str, State]:

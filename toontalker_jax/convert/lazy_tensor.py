@@ -57,6 +57,11 @@ class LazyTensor:
         """Elements of the storage from this tensor's first to its last, both counted."""
         return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)) if self.size else 0
 
+    @property
+    def expanded(self) -> bool:
+        """More elements than its storage has, by strides of 0: a few bytes of file may ask for any amount of memory."""
+        return self.size * self.dtype.itemsize > self.file.storages[self.storage_key].count
+
     def numpy(self) -> np.ndarray:
         """The numbers, C-contiguous, a fresh array. Reads only this tensor's part of its storage."""
         start = self.file.storages[self.storage_key].start + self.offset * self.dtype.itemsize

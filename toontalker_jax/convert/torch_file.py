@@ -51,7 +51,7 @@ def open_torch_file(path: str | Path) -> Any:
             remedy = "if you trust its origin, load it with torch and save only its state dicts"
             raise file.fail(f"asks for '{error}', which no checkpoint of tensors needs: refused; {remedy}") from None
         except _DAMAGE as error:
-            raise file.fail(f"truncated or damaged ({type(error).__name__}: {error}); {ASK_AGAIN}") from None
+            raise file.fail(f"truncated or damaged ({type(error).__name__}: {str(error)[:200]}); {ASK_AGAIN}") from None
     if start[257:262] == b"ustar":
         raise file.fail("the tar format of torch 0.1, which is not read; load it with torch 1.x and save it again")
     if _LEGACY_START.startswith(start[: len(_LEGACY_START)]):
@@ -95,10 +95,15 @@ def _read_zip(file: TensorFile, stream: BinaryIO) -> Any:
         prefix = pickles[0].removesuffix("data.pkl")
         if prefix + "constants.pkl" in members:
             raise file.fail("a TorchScript archive; load it with torch.jit.load and save its state_dict()")
-        if prefix + "byteorder" in members and archive.read(prefix + "byteorder") != b"little":
-            raise file.fail("written on a big-endian machine, which is not read; save it again on another")
+        if order := members.get(prefix + "byteorder"):
+            stream.seek(_locate(file, stream, order).start)
+            if order.file_size > 16 or stream.read(order.file_size) != b"little":
+                raise file.fail("written on a big-endian machine, which is not read; save it again on another")
+        # torch.serialization.set_crc32_options(False) writes 0 for every member
+        has_sums = any(info.CRC for info in members.values())
         place = _locate(file, stream, members[pickles[0]])
-        _check_sum(file, stream, members[pickles[0]], place)
+        if has_sums:
+            _check_sum(file, stream, members[pickles[0]], place)
         stream.seek(place.start)
         references: dict[str, StorageRef] = {}
         tree = read_pickle(stream, vocabulary(file), storage_loader(references))
@@ -109,7 +114,8 @@ def _read_zip(file: TensorFile, stream: BinaryIO) -> Any:
             file.storages[key] = _locate(file, stream, info)
             if file.storages[key].count < reference.count * reference.dtype.itemsize:
                 raise file.fail(f"data/{key} is shorter than its tensors; {ASK_AGAIN}")
-            _check_sum(file, stream, info, file.storages[key])
+            if has_sums:
+                _check_sum(file, stream, info, file.storages[key])
     return tree
 
 
@@ -135,18 +141,24 @@ def _check_sum(file: TensorFile, stream: BinaryIO, info: zipfile.ZipInfo, place:
     while left and (piece := stream.read(min(left, 1 << 20))):
         found, left = zlib.crc32(piece, found), left - len(piece)
     if left or found != info.CRC:
-        raise file.fail(f"{info.filename}: its checksum does not fit: download the file again")
+        why = " (it is 0, as torch's skip_data leaves it: are there any numbers in it?)" if info.CRC == 0 else ""
+        raise file.fail(f"{info.filename}: its checksum does not fit: download the file again{why}")
 
 
 def _read_legacy(file: TensorFile, stream: BinaryIO) -> Any:
     read_pickle(stream, {})  # the magic number, already seen
     protocol, system = read_pickle(stream, {}), read_pickle(stream, {})
     if protocol != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise file.fail(f"protocol {protocol}, system {system}: not read; load it with torch and save it again")
+        raise file.fail(
+            "of an unknown protocol or a big-endian machine: not read; load it with torch and save it again"
+        )
     references: dict[str, StorageRef] = {}
     tree = read_pickle(stream, vocabulary(file), storage_loader(references))
     file_size = os.fstat(stream.fileno()).st_size
-    for key in read_pickle(stream, {}):
+    keys = read_pickle(stream, {})
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise file.fail(f"has no list of storages behind its pickle; {ASK_AGAIN}")
+    for key in keys:
         reference = references[key]
         (count,) = struct.unpack("<q", stream.read(8))
         file.storages[key] = ByteRange(stream.tell(), count * reference.dtype.itemsize)

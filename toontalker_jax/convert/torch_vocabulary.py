@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from toontalker_jax.convert.lazy_tensor import LazyTensor, TensorFile
-from toontalker_jax.convert.torch_pickle import Builder, Namespace
+from toontalker_jax.convert.torch_pickle import Builder, Namespace, make_dict, make_set
 
 # torch's dtype -> (numpy's, the prefix of its typed storage class, where torch has one)
 TORCH_DTYPES = {
@@ -43,29 +43,45 @@ def storage_loader(references: dict[str, StorageRef]) -> Callable[[Any], Storage
 
     def load(identity: Any) -> StorageRef:
         kind, dtype, key, _, count, *view = identity
-        if kind != "storage" or not isinstance(dtype, np.dtype) or not _is_count(count):
-            raise ValueError(f"unknown persistent id {identity!r}")
-        if references.setdefault(key, StorageRef(key, dtype, count)).dtype.itemsize != dtype.itemsize:
-            raise ValueError(f"storage {key} has two element types")
+        first, whole = 0, count
         if view and view[0] is not None:  # before torch 0.4 a storage could be a part of another
             _, first, count = view[0]
-            return StorageRef(key, dtype, count, first)
-        return StorageRef(key, dtype, count)
+        if kind != "storage" or not isinstance(dtype, np.dtype) or type(key) is not str:
+            raise ValueError("an unknown persistent id")
+        if not all(map(_is_count, (first, count, whole))):
+            raise ValueError(f"storage {key[:40]} has no sensible size")
+        known = references.get(key, StorageRef(key, dtype, 0))
+        if known.dtype.itemsize != dtype.itemsize:
+            raise ValueError(f"storage {key[:40]} has two element types")
+        references[key] = StorageRef(key, dtype, max(known.count, whole, first + count))
+        return StorageRef(key, dtype, count, first)
 
     return load
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _is_tuple_of_integers(value: Any) -> bool:
+    return type(value) is tuple and len(value) <= 64 and all(type(item) is int for item in value)
+
+
+def _device(kind: Any, index: Any = None) -> str:
+    if type(kind) is not str or len(kind) > 32 or not (index is None or (_is_count(index) and index < 1 << 16)):
+        raise ValueError("a torch.device of an unknown kind or number")
+    return kind if index is None else f"{kind}:{index}"
 
 
 def vocabulary(file: TensorFile) -> dict[str, Any]:
     """Everything that a checkpoint may name, and what stands for it here."""
 
     def tensor(storage: StorageRef, offset: int, shape: tuple, strides: tuple, dtype: np.dtype) -> LazyTensor:
-        if not all(map(_is_count, (offset, storage.first, storage.count, *shape, *strides))):
+        if not all(map(_is_tuple_of_integers, (shape, strides, (offset,)))) or not isinstance(dtype, np.dtype):
+            raise ValueError("a tensor whose shape, strides, offset or dtype are none")
+        if not all(map(_is_count, (offset, *shape, *strides))):
             raise ValueError(f"a tensor of shape {shape}, strides {strides}, offset {offset}")
-        lazy = LazyTensor(tuple(shape), dtype, tuple(strides), storage.first + offset, storage.key, file)
+        lazy = LazyTensor(shape, dtype, strides, storage.first + offset, storage.key, file)
         if (offset + lazy.extent) * dtype.itemsize > storage.count * storage.dtype.itemsize:
             raise ValueError(f"a tensor of shape {shape} reaches beyond its storage of {storage.count} elements")
         return lazy
@@ -90,11 +106,11 @@ def vocabulary(file: TensorFile) -> dict[str, Any]:
         "torch.nn.parameter.Parameter": Builder(parameter),
         "torch.storage.UntypedStorage": np.dtype(np.uint8),
         "torch.Size": Builder(tuple),
-        "torch.device": Builder(lambda kind, index=None: kind if index is None else f"{kind}:{index}"),
-        "collections.OrderedDict": Builder(dict),
-        "collections.Counter": Builder(dict),
-        "argparse.Namespace": Builder(Namespace),
-        "__builtin__.set": Builder(set),  # the name of `builtins` in pickles of protocol 2
+        "torch.device": Builder(_device),
+        "collections.OrderedDict": Builder(make_dict),
+        "collections.Counter": Builder(make_dict),
+        "argparse.Namespace": Builder(lambda *_: Namespace()),
+        "__builtin__.set": Builder(make_set),  # the name of `builtins` in pickles of protocol 2
     }
     for name, (dtype, storage) in TORCH_DTYPES.items():
         names[f"torch.{name}"] = np.dtype(dtype)
