@@ -46,9 +46,9 @@ def mute_writers() -> None:
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of its every step, and pages of an error that it raises as well
     mute_writers()
-    source = Path(_INPUT.value)
+    source = Path(_INPUT.value).expanduser()
     try:
-        check_free(_OUTPUT.value)
+        output = check_free(_OUTPUT.value)
         opened = open_safetensors_file(source) if source.suffix == ".safetensors" else open_torch_file(source)
         try:
             model, kind, ledger = convert(opened)
@@ -61,11 +61,11 @@ def main(_: list[str]) -> None:
             "ledger": ledger,
             "model": describe(model.config, tuple(model.domains)),
         }
-        save_model(_OUTPUT.value, model, notes={"conversion.json": notes})
+        save_model(output, model, notes={"conversion.json": notes})
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     counts = ", ".join(f"{len(tensors)} {place.replace('_', ' ')}" for place, tensors in ledger.items())
-    print(f"{_OUTPUT.value}: {kind}, {model.config.image_size} px; {counts}")
+    print(f"{output}: {kind}, {model.config.image_size} px; {counts}")
 
 
 if __name__ == "__main__":

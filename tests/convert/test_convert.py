@@ -14,6 +14,7 @@ from tests.golden import recipe
 from tests.models import reference
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.convert.convert import convert, export
+from toontalker_jax.convert.safetensors_file import open_safetensors_file
 from toontalker_jax.convert.torch_file import open_torch_file
 from toontalker_jax.convert.torch_writer import write_torch_file
 from toontalker_jax.models.config import ModelConfig
@@ -87,6 +88,7 @@ FAULTS = {
     r"gen/dec.mlp.bias has shape \(3,\), not \(160,\)": lambda state: state.update({"dec.mlp.bias": np.zeros(3)}),
     "gen/dec.extra is unknown": lambda state: state.update({"dec.extra": np.zeros(3)}),
     "gen/dec.mlp.bias is not finite": lambda state: state.update({"dec.mlp.bias": np.full(160, np.nan)}),
+    "gen/dec.mlp.bias is int8, not floating": lambda state: state.update({"dec.mlp.bias": np.zeros(160, np.int8)}),
     r"gen/enc.convs.1.skip.0.kernel is not 1 ·": lambda state: state.update(
         {"enc.convs.1.skip.0.kernel": np.ones((4, 4))}
     ),
@@ -194,6 +196,17 @@ def test_a_fault_of_the_network_names_the_file(run_script, tmp_path):
     write_torch_file(tmp_path / "other.pt", {"gen": {"conv1.weight": np.zeros(1, np.float32)}})
     done = run_script("convert_checkpoint", f"--input={tmp_path / 'other.pt'}", f"--output={tmp_path / 'out'}")
     assert done.stderr.startswith(f"error: {tmp_path / 'other.pt'}: gen is not an official network")
+
+
+def test_a_folder_that_is_missing_is_told_before_anything_is_loaded(run_script, tmp_path):
+    done = run_script("export_checkpoint", f"--checkpoint={tmp_path / 'none'}", f"--output={tmp_path / 'no' / 'a.pt'}")
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {tmp_path / 'no'}: no such folder")
+
+
+def test_a_folder_is_no_input(tmp_path):
+    for opener in (open_torch_file, open_safetensors_file):
+        with pytest.raises(ValueError, match="is a folder"):
+            opener(tmp_path)
 
 
 def test_a_bad_file_leaves_nothing_behind(run_script, tmp_path):

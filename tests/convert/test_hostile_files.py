@@ -101,16 +101,24 @@ def test_nested_names_of_storages_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "code",
     [
-        b"(" + WIDE + b"NNNK\1tQ",
-        b"(" + STORAGE + b"X\1\0\0\0" + b"0N" + WIDE + b"tQ",
-        TENSOR + b"((" + STORAGE + b"X\1\0\0\0" + b"0NK\x3ctQK\0" + WIDE + b")tR",
+        WIDE + b"(h\0NNNK\1tQ",
+        WIDE + b"(" + STORAGE + b"X\1\0\0\0" + b"0Nh\0tQ",
+        WIDE + TENSOR + b"((" + STORAGE + b"X\1\0\0\0" + b"0NK\x3ctQK\0h\0)tR",
         WIDE + b"N\x93",
-        b"ctorch\ndevice\n" + WIDE + b"\x85R",
+        WIDE + b"ctorch\ndevice\nh\0\x85R",
     ],
     ids=["persistent id", "count", "shape", "global", "device"],
 )
 def test_no_content_is_written_out(code, tmp_path):
+    tracemalloc.start()
     refusal(tmp_path, code)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_long_numbers_are_not_written_out(tmp_path):
+    refusal(tmp_path, b"g" + b"1" * 4000 + b"\n")
 
 
 def test_a_system_that_is_not_read_is_not_written_out(tmp_path):

@@ -223,12 +223,15 @@ def _check_names(
 def _fill(
     state: State, table: list[names.Entry], config: ModelConfig, variables: Mapping[str, nnx.Variable]
 ) -> list[str]:
-    """Sets our parameters, one official tensor in memory at a time. Returns what is not finite or a wrong constant."""
+    """Sets our parameters, one official tensor in memory at a time. Returns what is no finite float or a wrong blur."""
     faults = []
     entries: dict[str, list[names.Entry]] = {}
     for entry in table:
         entries.setdefault(entry.official, []).append(entry)
     for name, parts in entries.items():
+        if not jax.dtypes.issubdtype(state[name].dtype, np.floating):
+            faults.append(f"{name} is {state[name].dtype}, not floating")
+            continue
         official = np.asarray(state[name])
         # Copies of our own, in our layout: on the CPU, JAX may take over an array's memory instead of copying it.
         arrays = [np.array(names.read(entry, official), np.float32, order="C") for entry in parts]

@@ -14,6 +14,14 @@ class TorchFileError(ValueError):
     """A file that is no readable torch checkpoint; the message is one line: file, fault, remedy."""
 
 
+def check_file(path: Path, wanted: str) -> None:
+    """Raises TorchFileError where there is no file, or a folder."""
+    if path.is_dir():
+        raise TorchFileError(f"{path}: is a folder; give the path of {wanted}")
+    if not path.is_file():
+        raise TorchFileError(f"{path}: no such file; give the path of {wanted}")
+
+
 @dataclass(frozen=True)
 class ByteRange:
     """Where a storage's bytes lie in the file."""

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from toontalker_jax.convert.lazy_tensor import ASK_AGAIN, ByteRange, LazyTensor, TensorFile, TorchFileError
+from toontalker_jax.convert.lazy_tensor import ASK_AGAIN, ByteRange, LazyTensor, TensorFile, TorchFileError, check_file
 from toontalker_jax.convert.torch_pickle import RefusedGlobalError, read_pickle
 from toontalker_jax.convert.torch_vocabulary import StorageRef, storage_loader, vocabulary
 
@@ -34,8 +34,7 @@ def open_torch_file(path: str | Path) -> Any:
     torch's, is truncated or damaged, or names a class or function outside the allow-list.
     """
     path = Path(path)
-    if not path.is_file():
-        raise TorchFileError(f"{path}: no such file; give the path of a file written by torch.save")
+    check_file(path, "a file written by torch.save")
     file = TensorFile(path, {})
     with open(path, "rb") as stream:
         start = stream.read(512)
