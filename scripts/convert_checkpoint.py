@@ -18,7 +18,7 @@ from absl import app, flags, logging
 
 from toontalker_jax.checkpoints import check_free, describe, save_model
 from toontalker_jax.convert.convert import convert
-from toontalker_jax.convert.safetensors_file import open_safetensors_file
+from toontalker_jax.convert.safetensors_file import is_safetensors, open_safetensors_file
 from toontalker_jax.convert.torch_file import open_torch_file
 
 _INPUT = flags.DEFINE_string("input", None, "The official file: .pth, .pt or .safetensors.", required=True)
@@ -49,7 +49,7 @@ def main(_: list[str]) -> None:
     source = Path(_INPUT.value).expanduser()
     try:
         output = check_free(_OUTPUT.value)
-        opened = open_safetensors_file(source) if source.suffix == ".safetensors" else open_torch_file(source)
+        opened = open_safetensors_file(source) if is_safetensors(source) else open_torch_file(source)
         try:
             model, kind, ledger = convert(opened)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Files that are damaged without a trace, or made to harm: refused in one short line, with little memory."""
+"""Files that are damaged without a trace, or made to harm: refused in one short line. Harmless contents: read."""
 
 import dataclasses
 import shutil
@@ -170,3 +170,16 @@ def test_an_expanded_tensor_is_not_converted():
         tree["gen"]["dec.direction.weight"] = dataclasses.replace(tensor, shape=shape, strides=(0, 0))
         with pytest.raises(ValueError, match="gen/dec.direction.weight is expanded"):
             convert(tree)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_what_training_scripts_save_beside_networks_does_no_harm(protocol):
+    tree = open_torch_file(FIXTURES / f"harmless_{protocol}.pt")  # 2: a zip archive, the others: legacy files
+    np.testing.assert_array_equal(tree["a"], [0, 1, 2])
+    assert tree["scores"] == {"a": {"b": 1}} and tree["seen"] == {1, 2}
+    assert set(tree["numbers"]) == {"best", "step"}
+
+
+def test_an_opcode_without_a_place_is_no_damage():
+    with pytest.raises(TorchFileError, match="FROZENSET has no place in a checkpoint; .*save again"):
+        open_torch_file(FIXTURES / "frozenset_zip.pt")

@@ -92,6 +92,7 @@ def test_whole_numbers_are_read(tmp_path):
         ({"shape": float("inf")}, "is described as"),
         ({"shape": [float("inf")]}, "is described as"),
         ({"shape": "2"}, "is described as"),
+        ({"shape": ""}, "is described as"),
         ({"data_offsets": [0.0, 8.0]}, "is described as"),
         ({"shape": ["x" * 10**6]}, r"is described as .{,300}$"),
         ({"shape": [4], "data_offsets": [0, 16]}, "truncated inside a"),

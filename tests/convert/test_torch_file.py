@@ -128,6 +128,8 @@ def test_flipped_bytes_are_refused_in_one_line_or_do_no_harm(form, tmp_path):
         (b"", "truncated"),
         (b"hello, I am a text", "not a torch checkpoint"),
         (b"\x00" * 257 + b"ustar" + b"\x00" * 250, "tar format"),
+        (b"\n<!DOCTYPE html><html>", "page of HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "pointer of Git LFS"),
         (b"\x80\x04\x95", "not a torch checkpoint"),  # any other pickle
     ],
 )

@@ -52,6 +52,15 @@ def open_safetensors_file(path: str | Path) -> dict[str, dict[str, LazyTensor]]:
     return tree
 
 
+def is_safetensors(path: str | Path) -> bool:
+    """Whether it begins as such a file does, whatever its name."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(9)[8:] == b"{"
+
+
 def _read_header(file: TensorFile) -> tuple[dict[str, Any], int]:
     """The header without its metadata, and where the tensors' bytes begin."""
     with file.path.open("rb") as stream:

@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from toontalker_jax.convert.lazy_tensor import ASK_AGAIN, ByteRange, LazyTensor, TensorFile, TorchFileError, check_file
-from toontalker_jax.convert.torch_pickle import RefusedGlobalError, read_pickle
+from toontalker_jax.convert.torch_pickle import RefusedGlobalError, RefusedOpcodeError, read_pickle
 from toontalker_jax.convert.torch_vocabulary import StorageRef, storage_loader, vocabulary
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")
+_MAGIC_PICKLE = b"\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little") + b"."
+_LEGACY_START = b"\x80\x02" + _MAGIC_PICKLE
+_LEGACY_STARTS = (  # of pickle protocols 2 and 3; 4 and 5 put it into a frame
+    *(_LEGACY_START, b"\x80\x03" + _MAGIC_PICKLE),
+    *(bytes([0x80, protocol, 0x95, len(_MAGIC_PICKLE)]) + bytes(7) + _MAGIC_PICKLE for protocol in (4, 5)),
+)
+_REMEDY = "if you trust its origin, load it with torch and save only its state dicts"
 # What random bytes make pickletools, zipfile and this file raise (found by flipping bytes)
 _DAMAGE = (
     *(ValueError, TypeError, LookupError, OverflowError, MemoryError, RuntimeError, EOFError),
@@ -42,20 +48,30 @@ def open_torch_file(path: str | Path) -> Any:
         try:
             if start.startswith(b"PK\x03\x04"):
                 return _read_zip(file, stream)
-            if start.startswith(_LEGACY_START):
+            if start.startswith(_LEGACY_STARTS):
                 return _read_legacy(file, stream)
         except TorchFileError:
             raise
         except RefusedGlobalError as error:
-            remedy = "if you trust its origin, load it with torch and save only its state dicts"
-            raise file.fail(f"asks for '{error}', which no checkpoint of tensors needs: refused; {remedy}") from None
+            raise file.fail(f"asks for '{error}', which no checkpoint of tensors needs: refused; {_REMEDY}") from None
+        except RefusedOpcodeError as error:
+            raise file.fail(f"{error}; {_REMEDY}: save again") from None
         except _DAMAGE as error:
             raise file.fail(f"truncated or damaged ({type(error).__name__}: {str(error)[:200]}); {ASK_AGAIN}") from None
+    raise file.fail(_what_else(start))
+
+
+def _what_else(start: bytes) -> str:
+    """What a file is that begins so and is none of torch's."""
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "is a page of HTML, not the file that it links to; download the file itself"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file itself; get it with git lfs pull"
     if start[257:262] == b"ustar":
-        raise file.fail("the tar format of torch 0.1, which is not read; load it with torch 1.x and save it again")
+        return "the tar format of torch 0.1, which is not read; load it with torch 1.x and save it again"
     if _LEGACY_START.startswith(start[: len(_LEGACY_START)]):
-        raise file.fail(f"truncated ({len(start)} bytes); {ASK_AGAIN}")
-    raise file.fail(f"not a torch checkpoint (starts with {start[:8]!r}); give a file written by torch.save")
+        return f"truncated ({len(start)} bytes); {ASK_AGAIN}"
+    return f"not a torch checkpoint (starts with {start[:8]!r}); give a file written by torch.save"
 
 
 def flatten(tree: Any) -> dict[str, LazyTensor]:

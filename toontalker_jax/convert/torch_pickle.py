@@ -14,6 +14,10 @@ class RefusedGlobalError(ValueError):
     """The pickle names a class or function outside the allow-list; the message is its dotted name."""
 
 
+class RefusedOpcodeError(ValueError):
+    """The pickle has an opcode without a place in a checkpoint; the message names it."""
+
+
 @dataclass(frozen=True)
 class Builder:
     """An allowed class or function: `build` stands in for it and makes a plain value of the call's arguments."""
@@ -23,6 +27,10 @@ class Builder:
 
 class Namespace(dict):
     """What stands for an `argparse.Namespace`: its attributes as a dict."""
+
+
+class Opaque:
+    """What stands for values that no checkpoint of ours needs, as numpy's scalars."""
 
 
 # Others could be nested so deep that Python's hash of them overflows the stack.
@@ -102,7 +110,7 @@ class _Machine:
         elif name not in ("PROTO", "FRAME", "STOP"):
             operation = getattr(self, f"do_{name.lower()}", None)
             if operation is None:
-                raise ValueError(f"the opcode {name} has no place in a checkpoint")
+                raise RefusedOpcodeError(f"the opcode {name} has no place in a checkpoint")
             operation(argument)
 
     def pop(self) -> Any:

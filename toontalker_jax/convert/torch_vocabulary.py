@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from toontalker_jax.convert.lazy_tensor import LazyTensor, TensorFile
-from toontalker_jax.convert.torch_pickle import Builder, Namespace, make_dict, make_set
+from toontalker_jax.convert.torch_pickle import Builder, Namespace, Opaque, make_dict, make_set
 
 # torch's dtype -> (numpy's, the prefix of its typed storage class, where torch has one)
 TORCH_DTYPES = {
@@ -73,6 +73,10 @@ def _device(kind: Any, index: Any = None) -> str:
     return kind if index is None else f"{kind}:{index}"
 
 
+def _opaque(*_: Any) -> Opaque:
+    return Opaque()
+
+
 def vocabulary(file: TensorFile) -> dict[str, Any]:
     """Everything that a checkpoint may name, and what stands for it here."""
 
@@ -110,8 +114,15 @@ def vocabulary(file: TensorFile) -> dict[str, Any]:
         "collections.OrderedDict": Builder(make_dict),
         "collections.Counter": Builder(make_dict),
         "argparse.Namespace": Builder(lambda *_: Namespace()),
-        "__builtin__.set": Builder(make_set),  # the name of `builtins` in pickles of protocol 2
+        "collections.defaultdict": Builder(lambda _=None, items=(): make_dict(items)),
+        "_codecs.encode": Builder(_opaque),  # bytes in pickles of protocol 2
+        "numpy.dtype": Builder(_opaque),
     }
+    for module in ("__builtin__", "builtins"):  # the former in pickles of protocol 2
+        names[f"{module}.set"] = Builder(make_set)
+        names |= {f"{module}.{name}": Opaque() for name in ("dict", "list", "int", "float")}  # of a defaultdict
+    for module in ("numpy", "numpy.core", "numpy._core"):
+        names[f"{module}.multiarray.scalar"] = Builder(_opaque)
     for name, (dtype, storage) in TORCH_DTYPES.items():
         names[f"torch.{name}"] = np.dtype(dtype)
         if storage:
