@@ -18,7 +18,7 @@ from absl import app, flags, logging
 
 from toontalker_jax.checkpoints import check_free, describe, save_model
 from toontalker_jax.convert.convert import convert
-from toontalker_jax.convert.safetensors_file import open_safetensors_file
+from toontalker_jax.convert.safetensors_file import is_safetensors, open_safetensors_file
 from toontalker_jax.convert.torch_file import open_torch_file
 
 _INPUT = flags.DEFINE_string("input", None, "The official file: .pth, .pt or .safetensors.", required=True)
@@ -46,22 +46,26 @@ def mute_writers() -> None:
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of its every step, and pages of an error that it raises as well
     mute_writers()
-    source = Path(_INPUT.value)
+    source = Path(_INPUT.value).expanduser()
     try:
-        check_free(_OUTPUT.value)
-        opened = open_safetensors_file(source) if source.suffix == ".safetensors" else open_torch_file(source)
-        model, kind, ledger = convert(opened)
+        output = check_free(_OUTPUT.value)
+        opened = open_safetensors_file(source) if is_safetensors(source) else open_torch_file(source)
+        try:
+            model, kind, ledger = convert(opened)
+        except ValueError as error:
+            where = "" if str(source) in str(error) else f"{source}: "
+            raise ValueError(f"{where}{error}") from None
         notes = {
             "source": {"name": source.name, "bytes": source.stat().st_size, "sha256": sha256(source)},
             "kind": kind,
             "ledger": ledger,
             "model": describe(model.config, tuple(model.domains)),
         }
-        save_model(_OUTPUT.value, model, notes={"conversion.json": notes})
+        save_model(output, model, notes={"conversion.json": notes})
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     counts = ", ".join(f"{len(tensors)} {place.replace('_', ' ')}" for place, tensors in ledger.items())
-    print(f"{_OUTPUT.value}: {kind}, {model.config.image_size} px; {counts}")
+    print(f"{output}: {kind}, {model.config.image_size} px; {counts}")
 
 
 if __name__ == "__main__":

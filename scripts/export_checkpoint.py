@@ -21,13 +21,15 @@ _OUTPUT = flags.DEFINE_string("output", None, "The file to write; must not exist
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     try:
-        check_free(_OUTPUT.value)
+        output = Path(check_free(_OUTPUT.value))
+        if not output.parent.is_dir():
+            raise FileNotFoundError(f"{output.parent}: no such folder: make it, or choose another path.")
         tree = export(load_model(_CHECKPOINT.value))
-        write_torch_file(_OUTPUT.value, tree)
+        write_torch_file(output, tree)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
-    size = Path(_OUTPUT.value).stat().st_size
-    print(f"{_OUTPUT.value}: {', '.join(f'{key} ({len(state)} tensors)' for key, state in tree.items())}, {size} bytes")
+    size = output.stat().st_size
+    print(f"{output}: {', '.join(f'{key} ({len(state)} tensors)' for key, state in tree.items())}, {size} bytes")
 
 
 if __name__ == "__main__":

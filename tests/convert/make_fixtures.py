@@ -5,9 +5,10 @@ Run from the root of the repository: PYTHONPATH=. python tests/convert/make_fixt
 
 import argparse
 import os
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from tests.convert import official
@@ -103,6 +104,14 @@ def training_extras() -> dict:
     }
 
 
+def harmless() -> dict:
+    """What training scripts put beside their networks."""
+    scores = defaultdict(dict)
+    scores["a"]["b"] = 1
+    numbers = {"best": np.float64(0.5), "step": np.int64(3)}
+    return {"a": torch.arange(3.0), "scores": scores, "seen": {1, 2}, "state": b"ab\xff", "numbers": numbers}
+
+
 def main() -> None:
     FIXTURES.mkdir(exist_ok=True)
     for name, value in (("tensors", tensors()), ("evil", {"gen": Evil()}), ("vgg19", vgg19())):
@@ -114,6 +123,13 @@ def main() -> None:
     in_domain = {"gen": network("gen_real")} | extras
     torch.save(in_domain, FIXTURES / "in_domain_legacy.pth", _use_new_zipfile_serialization=False)
     torch.save({"a": torch.tensor([1, 65535]).to(torch.uint16)}, FIXTURES / "untyped_zip.pt")
+    for protocol in (2, 3, 4, 5):
+        form = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": protocol == 2}
+        torch.save(harmless(), FIXTURES / f"harmless_{protocol}.pt", **form)
+    torch.save({"a": torch.arange(3.0), "b": frozenset([1])}, FIXTURES / "frozenset_zip.pt", pickle_protocol=4)
+    torch.serialization.set_crc32_options(False)
+    torch.save({"a": torch.arange(3.0)}, FIXTURES / "no_sums_zip.pt")
+    torch.serialization.set_crc32_options(True)
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), FIXTURES / "script_zip.pt")
 
 

@@ -14,6 +14,7 @@ from tests.golden import recipe
 from tests.models import reference
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.convert.convert import convert, export
+from toontalker_jax.convert.safetensors_file import open_safetensors_file
 from toontalker_jax.convert.torch_file import open_torch_file
 from toontalker_jax.convert.torch_writer import write_torch_file
 from toontalker_jax.models.config import ModelConfig
@@ -87,10 +88,24 @@ FAULTS = {
     r"gen/dec.mlp.bias has shape \(3,\), not \(160,\)": lambda state: state.update({"dec.mlp.bias": np.zeros(3)}),
     "gen/dec.extra is unknown": lambda state: state.update({"dec.extra": np.zeros(3)}),
     "gen/dec.mlp.bias is not finite": lambda state: state.update({"dec.mlp.bias": np.full(160, np.nan)}),
+    "gen/dec.mlp.bias is int8, not floating": lambda state: state.update({"dec.mlp.bias": np.zeros(160, np.int8)}),
     r"gen/enc.convs.1.skip.0.kernel is not 1 ·": lambda state: state.update(
         {"enc.convs.1.skip.0.kernel": np.ones((4, 4))}
     ),
-    "its shapes say nothing": lambda state: state.pop("dec.direction.weight"),
+    "gen/dec.direction.weight is missing": lambda state: state.pop("dec.direction.weight"),
+    r"gen/dec.direction.weight has shape \(\), not \[slots, width\]": lambda state: state.update(
+        {"dec.direction.weight": np.float32(0)}
+    ),
+    "gen/enc.convs.0.0.weight is missing": lambda state: state.pop("enc.convs.0.0.weight"),
+    r"gen/enc.convs.0.0.weight has shape \(\), not \[C, 3, 1, 1\]": lambda state: state.update(
+        {"enc.convs.0.0.weight": np.float32(0)}
+    ),
+    "gen/enc.convs.2.skip.1.weight is missing": lambda state: state.pop("enc.convs.2.skip.1.weight"),
+    "gen/enc.convs.4.skip.1.weight is missing": lambda state: state.pop("enc.convs.4.skip.1.weight"),
+    r"gen/enc.convs.3.skip.1.weight has shape \(5,\), not \[C, C, 1, 1\]": lambda state: state.update(
+        {"enc.convs.3.skip.1.weight": np.zeros(5)}
+    ),
+    "gen has the sizes of none": lambda state: state.update({"dec.direction.weight": np.zeros((2, 7))}),
     "channels by resolution": lambda state: state.update({"enc.convs.2.skip.1.weight": np.zeros((5, 16, 1, 1))}),
 }
 
@@ -102,6 +117,23 @@ def test_a_fault_is_named(models, message):
     with pytest.raises(ValueError, match=message) as caught:
         convert(tree)
     assert "\n" not in str(caught.value)
+
+
+def test_another_network_is_told_by_its_names():
+    with pytest.raises(ValueError, match=r"gen is not .* no enc.convs.*begin with conv1, fc \(another network's file"):
+        convert({"gen": {"conv1.weight": np.zeros(1), "conv1.bias": np.zeros(1), "fc.weight": np.zeros(1)}})
+    with pytest.raises(ValueError, match="gen is not an official network: no enc.convs.*; it is empty"):
+        convert({"gen": {}})
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_wrapped_networks_convert_and_the_ledger_has_their_names(models, prefix):
+    tree = export(models["cross-domain"])
+    tree["gen_real"] = {prefix + name: array for name, array in tree["gen_real"].items()}
+    converted = convert(tree)
+    assert_same(params(converted.model), params(models["cross-domain"]))
+    listed = converted.ledger["used"] + converted.ledger["constant"] + converted.ledger["never_read"]
+    assert sorted(listed) == sorted(f"{key}/{name}" for key in ("gen", "gen_real") for name in tree[key])
 
 
 @pytest.mark.parametrize("tree", [{"model": 1}, {"gen": 1}, {}, [1]], ids=str)
@@ -154,10 +186,27 @@ def test_the_scripts_there_and_back(run_script, models, tmp_path):
 def test_the_script_takes_safetensors(run_script, models, tmp_path):
     tree = export(models["cross-domain"])
     named = {f"{key}.{name}": array for key, state in tree.items() for name, array in state.items()}
-    write(tmp_path / "file.safetensors", named)
-    done = run_script("convert_checkpoint", f"--input={tmp_path / 'file.safetensors'}", f"--output={tmp_path / 'out'}")
+    write(tmp_path / "file.pth", named)  # its content tells, not its name
+    done = run_script("convert_checkpoint", f"--input={tmp_path / 'file.pth'}", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     assert_same(params(load_model(tmp_path / "out")), params(models["cross-domain"]))
+
+
+def test_a_fault_of_the_network_names_the_file(run_script, tmp_path):
+    write_torch_file(tmp_path / "other.pt", {"gen": {"conv1.weight": np.zeros(1, np.float32)}})
+    done = run_script("convert_checkpoint", f"--input={tmp_path / 'other.pt'}", f"--output={tmp_path / 'out'}")
+    assert done.stderr.startswith(f"error: {tmp_path / 'other.pt'}: gen is not an official network")
+
+
+def test_a_folder_that_is_missing_is_told_before_anything_is_loaded(run_script, tmp_path):
+    done = run_script("export_checkpoint", f"--checkpoint={tmp_path / 'none'}", f"--output={tmp_path / 'no' / 'a.pt'}")
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {tmp_path / 'no'}: no such folder")
+
+
+def test_a_folder_is_no_input(tmp_path):
+    for opener in (open_torch_file, open_safetensors_file):
+        with pytest.raises(ValueError, match="is a folder"):
+            opener(tmp_path)
 
 
 def test_a_bad_file_leaves_nothing_behind(run_script, tmp_path):

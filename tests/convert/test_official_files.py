@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import weakref
@@ -109,6 +110,18 @@ def test_a_training_file_of_torch_converts_at_the_command_line(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, params(load_model(tmp_path / "out")), expected)
     assert json.loads((tmp_path / "out" / "conversion.json").read_text())["ledger"]["ignored"] == EXTRAS
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_home_folder_is_found_on_both_ways(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(FIXTURES / "in_domain_bfloat16.pth", tmp_path / "theirs.pth")
+    for script, *arguments in (
+        ("convert", "--input=~/theirs.pth", "--output=~/model"),
+        ("export", "--checkpoint=~/model", "--output=~/ours.pth"),
+    ):
+        done = run(script, *arguments)
+        assert done.returncode == 0 and done.stdout.startswith(str(tmp_path)), done
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "ours.pth", "theirs.pth"]
 
 
 def test_a_disk_too_small_is_one_line_and_leaves_nothing(tmp_path):

@@ -128,6 +128,8 @@ def test_flipped_bytes_are_refused_in_one_line_or_do_no_harm(form, tmp_path):
         (b"", "truncated"),
         (b"hello, I am a text", "not a torch checkpoint"),
         (b"\x00" * 257 + b"ustar" + b"\x00" * 250, "tar format"),
+        (b"\n<!DOCTYPE html><html>", "page of HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "pointer of Git LFS"),
         (b"\x80\x04\x95", "not a torch checkpoint"),  # any other pickle
     ],
 )
@@ -282,3 +284,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     with pytest.raises(ValueError, match="the root / x is a object"):
         write_torch_file(path, {"x": object()})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_partial_file_of_another_stays(tmp_path):
+    (tmp_path / "a.pt.partial").write_text("another's")
+    write_torch_file(tmp_path / "a.pt", {"a": np.zeros(2, np.float32)})
+    assert (tmp_path / "a.pt.partial").read_text() == "another's"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "a.pt.partial"]

@@ -3,6 +3,7 @@
 `convert` takes what `torch_file.open_torch_file` returned, `export` makes what `torch_writer.write_torch_file` takes.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ KINDS = {
     "in-domain": {"real": "gen"},
     "cross-domain": {"real": "gen_real", "cartoon": "gen"},
 }
+_STAGE = re.compile(r"enc\.convs\.(\d{1,2})\.")
+_WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 _BLUR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 
 State = Mapping[str, Any]  # {official name: array or LazyTensor}
@@ -45,7 +48,11 @@ def convert(tree: Any) -> Converted:
         kernel with other values. Names them, in one line.
     """
     kind, states = _recognise(tree)
-    config = _one_config(states)
+    prefixes = {}
+    for domain, state in states.items():
+        _refuse_expanded(state, KINDS[kind][domain])
+        prefixes[domain], states[domain] = _unwrap(state)
+    config = _one_config(states, KINDS[kind])
     model = nnx.merge(*abstract_network(config, tuple(states)))
     variables = flat_parameters(model)
     ledger: dict[str, list[str]] = {"used": [], "constant": [], "never_read": []}
@@ -60,7 +67,7 @@ def convert(tree: Any) -> Converted:
             used, constant = {entry.official for entry in table}, names.blur_kernels(config)
             for name in state:
                 place = "used" if name in used else "constant" if name in constant else "never_read"
-                ledger[place].append(f"{key}/{name}")
+                ledger[place].append(f"{key}/{prefixes[domain]}{name}")
     if faults:
         more = f"; and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise ValueError(f"not an official checkpoint of {config.image_size} px: {'; '.join(faults[:4])}{more}.")
@@ -122,34 +129,68 @@ def _recognise(tree: Any) -> tuple[str, dict[str, State]]:
     return kind, {domain: tree[key] for domain, key in KINDS[kind].items()}
 
 
-def _one_config(states: Mapping[str, State]) -> ModelConfig:
-    configs = {domain: infer_config(state) for domain, state in states.items()}
+def _refuse_expanded(state: State, key: str) -> None:
+    for name, tensor in state.items():
+        if getattr(tensor, "expanded", False):
+            raise ValueError(f"{key}/{name} is expanded: more numbers than the file holds of it; save it contiguous.")
+
+
+def _unwrap(state: State) -> tuple[str, State]:
+    """The wrappers' prefix that all its names share, and the state dict without it."""
+    prefix = ""
+    while wrapper := next((w for w in _WRAPPERS if state and all(str(name).startswith(w) for name in state)), ""):
+        state = {str(name).removeprefix(wrapper): value for name, value in state.items()}
+        prefix += wrapper
+    return prefix, state
+
+
+def _one_config(states: Mapping[str, State], keys: Mapping[str, str]) -> ModelConfig:
+    configs = {domain: infer_config(state, keys[domain]) for domain, state in states.items()}
     if len(set(configs.values())) > 1:
         raise ValueError(f"the two networks of the file differ in size: {configs['real']} and {configs['cartoon']}.")
     return configs["real"]
 
 
-def infer_config(state: State) -> ModelConfig:
+def infer_config(state: State, key: str) -> ModelConfig:
     """Image size, widths and channel table, from the shapes. The number of heads leaves no trace: the official 8.
 
     Raises:
-      ValueError: shapes that no official network has.
+      ValueError: tensors that are missing or misshapen, or shapes that no official network has. `key` is for messages.
     """
+    stages = _stages(state, key)
+    size = 4 << stages
+    slots, width = _shape(state, key, "dec.direction.weight", "[slots, width]")
+    channels = {size: _shape(state, key, "enc.convs.0.0.weight", "[C, 3, 1, 1]")[0]}
+    for i in range(1, stages + 1):
+        channels[size >> i] = _shape(state, key, f"enc.convs.{i}.skip.1.weight", "[C, C, 1, 1]")[0]
+    cap = channels[4]
+    base = max((c * r for r, c in channels.items() if c < cap), default=cap * size)
     try:
-        stages = sum(f"enc.convs.{i}.skip.1.weight" in state for i in range(1, 20))
-        size = 4 << stages
-        slots, width = state["dec.direction.weight"].shape
-        channels = {size: state["enc.convs.0.0.weight"].shape[0]}
-        for i in range(1, stages + 1):
-            channels[size >> i] = state[f"enc.convs.{i}.skip.1.weight"].shape[0]
-        cap = channels[4]
-        base = max((c * r for r, c in channels.items() if c < cap), default=cap * size)
         config = ModelConfig(image_size=size, width=width, motion_slots=slots, channel_base=base, channel_cap=cap)
-    except (KeyError, AttributeError, ValueError) as error:
-        raise ValueError(f"not an official network: its shapes say nothing that fits ({error}).") from None
+    except ValueError as error:
+        raise ValueError(f"not an official network: {key} has the sizes of none ({error}).") from None
     if any(config.channels(r) != c for r, c in channels.items()):
         raise ValueError(f"not an official network: channels by resolution are {channels}.")
     return config
+
+
+def _stages(state: State, key: str) -> int:
+    """The highest i of the names enc.convs.{i}."""
+    numbers = [int(found[1]) for name in state if (found := _STAGE.match(str(name)))]
+    if not numbers:
+        first = ", ".join(list(dict.fromkeys(str(name).split(".")[0][:40] for name in state))[:4])
+        begin = f"its names begin with {first} (another network's file?)" if first else "it is empty"
+        raise ValueError(f"{key} is not an official network: no enc.convs.*; {begin}.")
+    return max(numbers)
+
+
+def _shape(state: State, key: str, name: str, form: str) -> tuple[int, ...]:
+    if name not in state:
+        raise ValueError(f"not an official network: {key}/{name} is missing.")
+    shape = tuple(getattr(state[name], "shape", ()))
+    if len(shape) != form.count(",") + 1:
+        raise ValueError(f"not an official network: {key}/{name} has shape {shape}, not {form}.")
+    return shape
 
 
 def _official_shapes(table: Iterable[names.Entry], variables: Mapping[str, nnx.Variable]) -> dict[str, tuple[int, ...]]:
@@ -182,12 +223,15 @@ def _check_names(
 def _fill(
     state: State, table: list[names.Entry], config: ModelConfig, variables: Mapping[str, nnx.Variable]
 ) -> list[str]:
-    """Sets our parameters, one official tensor in memory at a time. Returns what is not finite or a wrong constant."""
+    """Sets our parameters, one official tensor in memory at a time. Returns what is no finite float or a wrong blur."""
     faults = []
     entries: dict[str, list[names.Entry]] = {}
     for entry in table:
         entries.setdefault(entry.official, []).append(entry)
     for name, parts in entries.items():
+        if not jax.dtypes.issubdtype(state[name].dtype, np.floating):
+            faults.append(f"{name} is {state[name].dtype}, not floating")
+            continue
         official = np.asarray(state[name])
         # Copies of our own, in our layout: on the CPU, JAX may take over an array's memory instead of copying it.
         arrays = [np.array(names.read(entry, official), np.float32, order="C") for entry in parts]

@@ -1,126 +1,35 @@
 """Reads the files of `torch.save` without torch. (`torch_writer` writes them.)
 
 Two formats: a zip archive (torch ≥ 1.6: `data.pkl` and one stored member a storage) and its predecessor (four pickles,
-then the storages one after the other; torchvision's `vgg19-dcbb9e9d.pth` is one). Reading a file reads its pickle only:
-tensors come back as `LazyTensor`s, whose numbers are read when asked for. No code in a file can run (`torch_pickle`).
+then the storages one after the other; torchvision's `vgg19-dcbb9e9d.pth` is one). Reading a file keeps its pickle only:
+tensors come back as `LazyTensor`s, whose numbers are read when asked for. Of a zip archive every storage's checksum is
+compared first; the older format has none. No code in a file can run (`torch_pickle`).
 """
 
-import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ml_dtypes
-import numpy as np
+from toontalker_jax.convert.lazy_tensor import ASK_AGAIN, ByteRange, LazyTensor, TensorFile, TorchFileError, check_file
+from toontalker_jax.convert.torch_pickle import RefusedGlobalError, RefusedOpcodeError, read_pickle
+from toontalker_jax.convert.torch_vocabulary import StorageRef, storage_loader, vocabulary
 
-from toontalker_jax.convert.torch_pickle import Builder, Namespace, RefusedGlobalError, read_pickle
-
-# torch's dtype -> (numpy's, the prefix of its typed storage class, where torch has one)
-TORCH_DTYPES = {
-    "float32": (np.float32, "Float"),
-    "float64": (np.float64, "Double"),
-    "float16": (np.float16, "Half"),
-    "bfloat16": (ml_dtypes.bfloat16, "BFloat16"),
-    "int64": (np.int64, "Long"),
-    "int32": (np.int32, "Int"),
-    "int16": (np.int16, "Short"),
-    "int8": (np.int8, "Char"),
-    "uint8": (np.uint8, "Byte"),
-    "bool": (np.bool_, "Bool"),
-    "uint16": (np.uint16, None),
-    "uint32": (np.uint32, None),
-    "uint64": (np.uint64, None),
-}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")
+_MAGIC_PICKLE = b"\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little") + b"."
+_LEGACY_START = b"\x80\x02" + _MAGIC_PICKLE
+_LEGACY_STARTS = (  # of pickle protocols 2 and 3; 4 and 5 put it into a frame
+    *(_LEGACY_START, b"\x80\x03" + _MAGIC_PICKLE),
+    *(bytes([0x80, protocol, 0x95, len(_MAGIC_PICKLE)]) + bytes(7) + _MAGIC_PICKLE for protocol in (4, 5)),
+)
+_REMEDY = "if you trust its origin, load it with torch and save only its state dicts"
 # What random bytes make pickletools, zipfile and this file raise (found by flipping bytes)
 _DAMAGE = (
     *(ValueError, TypeError, LookupError, OverflowError, MemoryError, RuntimeError, EOFError),
     *(struct.error, zipfile.BadZipFile),
 )
-_ASK_AGAIN = "copy or download it again"
-
-
-class TorchFileError(ValueError):
-    """A file that is no readable torch checkpoint; the message is one line: file, fault, remedy."""
-
-
-@dataclass(frozen=True)
-class ByteRange:
-    """Where a storage's bytes lie in the file."""
-
-    start: int
-    count: int
-
-
-@dataclass
-class TensorFile:
-    """The file behind its lazy tensors. `storages` is filled once the pickle has been read."""
-
-    path: Path
-    storages: dict[str, ByteRange]
-
-    def fail(self, what: str) -> TorchFileError:
-        return TorchFileError(f"{self.path}: {what}")
-
-
-@dataclass(frozen=True)
-class _StorageRef:
-    """What the pickle says about a storage: its name, element type and element count, and where its view starts."""
-
-    key: str
-    dtype: np.dtype
-    count: int
-    first: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class LazyTensor:
-    """A tensor whose numbers are still in the file.
-
-    shape, strides and offset count elements of `dtype`, as torch does. Tensors with equal `storage_key` share memory in
-    torch; here each reads its own copy. `numpy()`, or `np.asarray(tensor)`, reads it.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    strides: tuple[int, ...]
-    offset: int
-    storage_key: str
-    file: TensorFile
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def extent(self) -> int:
-        """Elements of the storage from this tensor's first to its last, both counted."""
-        return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)) if self.size else 0
-
-    def numpy(self) -> np.ndarray:
-        """The numbers, C-contiguous, a fresh array. Reads only this tensor's part of its storage."""
-        start = self.file.storages[self.storage_key].start + self.offset * self.dtype.itemsize
-        count = self.extent * self.dtype.itemsize
-        with open(self.file.path, "rb") as file:
-            file.seek(start)
-            data = np.fromfile(file, np.uint8, count)
-        if data.size < count:
-            raise self.file.fail(f"ends inside a tensor, it was changed since it was opened; {_ASK_AGAIN}")
-        strides = [s * self.dtype.itemsize for s in self.strides]
-        return np.asarray(np.ndarray(self.shape, self.dtype, data, strides=strides), order="C")
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("a lazy tensor cannot become an array without a copy: it is still in its file")
-        return self.numpy() if dtype is None else self.numpy().astype(dtype, copy=False)
-
-    def __repr__(self) -> str:
-        return f"LazyTensor(shape={self.shape}, dtype={self.dtype})"
 
 
 def open_torch_file(path: str | Path) -> Any:
@@ -131,8 +40,7 @@ def open_torch_file(path: str | Path) -> Any:
     torch's, is truncated or damaged, or names a class or function outside the allow-list.
     """
     path = Path(path)
-    if not path.is_file():
-        raise TorchFileError(f"{path}: no such file; give the path of a file written by torch.save")
+    check_file(path, "a file written by torch.save")
     file = TensorFile(path, {})
     with open(path, "rb") as stream:
         start = stream.read(512)
@@ -140,20 +48,30 @@ def open_torch_file(path: str | Path) -> Any:
         try:
             if start.startswith(b"PK\x03\x04"):
                 return _read_zip(file, stream)
-            if start.startswith(_LEGACY_START):
+            if start.startswith(_LEGACY_STARTS):
                 return _read_legacy(file, stream)
         except TorchFileError:
             raise
         except RefusedGlobalError as error:
-            remedy = "if you trust its origin, load it with torch and save only its state dicts"
-            raise file.fail(f"asks for '{error}', which no checkpoint of tensors needs: refused; {remedy}") from None
+            raise file.fail(f"asks for '{error}', which no checkpoint of tensors needs: refused; {_REMEDY}") from None
+        except RefusedOpcodeError as error:
+            raise file.fail(f"{error}; {_REMEDY}: save again") from None
         except _DAMAGE as error:
-            raise file.fail(f"truncated or damaged ({type(error).__name__}: {error}); {_ASK_AGAIN}") from None
+            raise file.fail(f"truncated or damaged ({type(error).__name__}: {str(error)[:200]}); {ASK_AGAIN}") from None
+    raise file.fail(_what_else(start))
+
+
+def _what_else(start: bytes) -> str:
+    """What a file is that begins so and is none of torch's."""
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "is a page of HTML, not the file that it links to; download the file itself"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file itself; get it with git lfs pull"
     if start[257:262] == b"ustar":
-        raise file.fail("the tar format of torch 0.1, which is not read; load it with torch 1.x and save it again")
+        return "the tar format of torch 0.1, which is not read; load it with torch 1.x and save it again"
     if _LEGACY_START.startswith(start[: len(_LEGACY_START)]):
-        raise file.fail(f"truncated ({len(start)} bytes); {_ASK_AGAIN}")
-    raise file.fail(f"not a torch checkpoint (starts with {start[:8]!r}); give a file written by torch.save")
+        return f"truncated ({len(start)} bytes); {ASK_AGAIN}"
+    return f"not a torch checkpoint (starts with {start[:8]!r}); give a file written by torch.save"
 
 
 def flatten(tree: Any) -> dict[str, LazyTensor]:
@@ -192,18 +110,27 @@ def _read_zip(file: TensorFile, stream: BinaryIO) -> Any:
         prefix = pickles[0].removesuffix("data.pkl")
         if prefix + "constants.pkl" in members:
             raise file.fail("a TorchScript archive; load it with torch.jit.load and save its state_dict()")
-        if prefix + "byteorder" in members and archive.read(prefix + "byteorder") != b"little":
-            raise file.fail("written on a big-endian machine, which is not read; save it again on another")
-        stream.seek(_locate(file, stream, members[pickles[0]]).start)
-        references: dict[str, _StorageRef] = {}
-        tree = read_pickle(stream, _vocabulary(file), _storage_loader(references))
+        if order := members.get(prefix + "byteorder"):
+            stream.seek(_locate(file, stream, order).start)
+            if order.file_size > 16 or stream.read(order.file_size) != b"little":
+                raise file.fail("written on a big-endian machine, which is not read; save it again on another")
+        # torch.serialization.set_crc32_options(False) writes 0 for every member
+        has_sums = any(info.CRC for info in members.values())
+        place = _locate(file, stream, members[pickles[0]])
+        if has_sums:
+            _check_sum(file, stream, members[pickles[0]], place)
+        stream.seek(place.start)
+        references: dict[str, StorageRef] = {}
+        tree = read_pickle(stream, vocabulary(file), storage_loader(references))
         for key, reference in references.items():
             info = members.get(f"{prefix}data/{key}")
             if info is None:
-                raise file.fail(f"has no member data/{key}, which a tensor needs; {_ASK_AGAIN}")
+                raise file.fail(f"has no member data/{key}, which a tensor needs; {ASK_AGAIN}")
             file.storages[key] = _locate(file, stream, info)
             if file.storages[key].count < reference.count * reference.dtype.itemsize:
-                raise file.fail(f"data/{key} is shorter than its tensors; {_ASK_AGAIN}")
+                raise file.fail(f"data/{key} is shorter than its tensors; {ASK_AGAIN}")
+            if has_sums:
+                _check_sum(file, stream, info, file.storages[key])
     return tree
 
 
@@ -214,96 +141,47 @@ def _locate(file: TensorFile, stream: BinaryIO, info: zipfile.ZipInfo) -> ByteRa
     stream.seek(info.header_offset)
     header = stream.read(30)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
-        raise file.fail(f"truncated or damaged at {info.filename}; {_ASK_AGAIN}")
+        raise file.fail(f"truncated or damaged at {info.filename}; {ASK_AGAIN}")
     name_length, extra_length = struct.unpack("<HH", header[26:])
     start = info.header_offset + 30 + name_length + extra_length
     if start + info.file_size > os.fstat(stream.fileno()).st_size:
-        raise file.fail(f"truncated inside {info.filename}; {_ASK_AGAIN}")
+        raise file.fail(f"truncated inside {info.filename}; {ASK_AGAIN}")
     return ByteRange(start, info.file_size)
+
+
+def _check_sum(file: TensorFile, stream: BinaryIO, info: zipfile.ZipInfo, place: ByteRange) -> None:
+    """Compares a member's CRC, in pieces of 1 MiB."""
+    stream.seek(place.start)
+    found, left = 0, place.count
+    while left and (piece := stream.read(min(left, 1 << 20))):
+        found, left = zlib.crc32(piece, found), left - len(piece)
+    if left or found != info.CRC:
+        why = " (it is 0, as torch's skip_data leaves it: are there any numbers in it?)" if info.CRC == 0 else ""
+        raise file.fail(f"{info.filename}: its checksum does not fit: download the file again{why}")
 
 
 def _read_legacy(file: TensorFile, stream: BinaryIO) -> Any:
     read_pickle(stream, {})  # the magic number, already seen
     protocol, system = read_pickle(stream, {}), read_pickle(stream, {})
     if protocol != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise file.fail(f"protocol {protocol}, system {system}: not read; load it with torch and save it again")
-    references: dict[str, _StorageRef] = {}
-    tree = read_pickle(stream, _vocabulary(file), _storage_loader(references))
+        raise file.fail(
+            "of an unknown protocol or a big-endian machine: not read; load it with torch and save it again"
+        )
+    references: dict[str, StorageRef] = {}
+    tree = read_pickle(stream, vocabulary(file), storage_loader(references))
     file_size = os.fstat(stream.fileno()).st_size
-    for key in read_pickle(stream, {}):
+    keys = read_pickle(stream, {})
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise file.fail(f"has no list of storages behind its pickle; {ASK_AGAIN}")
+    for key in keys:
         reference = references[key]
         (count,) = struct.unpack("<q", stream.read(8))
         file.storages[key] = ByteRange(stream.tell(), count * reference.dtype.itemsize)
         if count < reference.count:
-            raise file.fail(f"storage {key} has {count} elements, its tensors need {reference.count}; {_ASK_AGAIN}")
+            raise file.fail(f"storage {key} has {count} elements, its tensors need {reference.count}; {ASK_AGAIN}")
         if stream.tell() + file.storages[key].count > file_size:
-            raise file.fail(f"truncated inside storage {key}; {_ASK_AGAIN}")
+            raise file.fail(f"truncated inside storage {key}; {ASK_AGAIN}")
         stream.seek(file.storages[key].count, os.SEEK_CUR)
     if missing := references.keys() - file.storages.keys():
-        raise file.fail(f"lacks the storage {min(missing)}; {_ASK_AGAIN}")
+        raise file.fail(f"lacks the storage {min(missing)}; {ASK_AGAIN}")
     return tree
-
-
-def _storage_loader(references: dict[str, _StorageRef]) -> Callable[[Any], _StorageRef]:
-    """Resolves ("storage", dtype, key, device, count[, view]) and collects the whole storages in `references`."""
-
-    def load(identity: Any) -> _StorageRef:
-        kind, dtype, key, _, count, *view = identity
-        if kind != "storage" or not isinstance(dtype, np.dtype) or not _is_count(count):
-            raise ValueError(f"unknown persistent id {identity!r}")
-        if references.setdefault(key, _StorageRef(key, dtype, count)).dtype.itemsize != dtype.itemsize:
-            raise ValueError(f"storage {key} has two element types")
-        if view and view[0] is not None:  # before torch 0.4 a storage could be a part of another
-            _, first, count = view[0]
-            return _StorageRef(key, dtype, count, first)
-        return _StorageRef(key, dtype, count)
-
-    return load
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _vocabulary(file: TensorFile) -> dict[str, Any]:
-    """Everything that a checkpoint may name, and what stands for it here."""
-
-    def tensor(storage: _StorageRef, offset: int, shape: tuple, strides: tuple, dtype: np.dtype) -> LazyTensor:
-        if not all(map(_is_count, (offset, storage.first, storage.count, *shape, *strides))):
-            raise ValueError(f"a tensor of shape {shape}, strides {strides}, offset {offset}")
-        lazy = LazyTensor(tuple(shape), dtype, tuple(strides), storage.first + offset, storage.key, file)
-        if (offset + lazy.extent) * dtype.itemsize > storage.count * storage.dtype.itemsize:
-            raise ValueError(f"a tensor of shape {shape} reaches beyond its storage of {storage.count} elements")
-        return lazy
-
-    def typed(storage: _StorageRef, offset: int, shape: tuple, strides: tuple, *_: Any) -> LazyTensor:
-        return tensor(storage, offset, shape, strides, storage.dtype)
-
-    def untyped(
-        storage: _StorageRef, offset: int, shape: tuple, strides: tuple, grad: Any, hooks: Any, dtype: np.dtype, *_: Any
-    ) -> LazyTensor:
-        return tensor(storage, offset, shape, strides, dtype)
-
-    def parameter(data: LazyTensor, *_: Any) -> LazyTensor:
-        return data
-
-    names = {
-        "torch._utils._rebuild_tensor": Builder(typed),
-        "torch._utils._rebuild_tensor_v2": Builder(typed),
-        "torch._utils._rebuild_tensor_v3": Builder(untyped),
-        "torch._utils._rebuild_parameter": Builder(parameter),
-        "torch._utils._rebuild_parameter_with_state": Builder(parameter),
-        "torch.nn.parameter.Parameter": Builder(parameter),
-        "torch.storage.UntypedStorage": np.dtype(np.uint8),
-        "torch.Size": Builder(tuple),
-        "torch.device": Builder(lambda kind, index=None: kind if index is None else f"{kind}:{index}"),
-        "collections.OrderedDict": Builder(dict),
-        "collections.Counter": Builder(dict),
-        "argparse.Namespace": Builder(Namespace),
-        "__builtin__.set": Builder(set),  # the name of `builtins` in pickles of protocol 2
-    }
-    for name, (dtype, storage) in TORCH_DTYPES.items():
-        names[f"torch.{name}"] = np.dtype(dtype)
-        if storage:
-            names[f"torch.{storage}Storage"] = names[f"torch.cuda.{storage}Storage"] = np.dtype(dtype)
-    return names

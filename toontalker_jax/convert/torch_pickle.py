@@ -14,6 +14,10 @@ class RefusedGlobalError(ValueError):
     """The pickle names a class or function outside the allow-list; the message is its dotted name."""
 
 
+class RefusedOpcodeError(ValueError):
+    """The pickle has an opcode without a place in a checkpoint; the message names it."""
+
+
 @dataclass(frozen=True)
 class Builder:
     """An allowed class or function: `build` stands in for it and makes a plain value of the call's arguments."""
@@ -23,6 +27,34 @@ class Builder:
 
 class Namespace(dict):
     """What stands for an `argparse.Namespace`: its attributes as a dict."""
+
+
+class Opaque:
+    """What stands for values that no checkpoint of ours needs, as numpy's scalars."""
+
+
+# Others could be nested so deep that Python's hash of them overflows the stack.
+_KEYS = (str, int, float, bool, bytes, type(None))
+
+
+def make_dict(items: Any = ()) -> dict:
+    """A dict of a dict or of a list of pairs, of plain keys only."""
+    pairs = list(items.items() if isinstance(items, dict) else items)
+    _check_keys([key for key, _ in pairs])
+    return dict(pairs)
+
+
+def make_set(items: Any = ()) -> set:
+    """A set of plain values only."""
+    items = list(items)
+    _check_keys(items)
+    return set(items)
+
+
+def _check_keys(keys: list[Any]) -> None:
+    for key in keys:
+        if type(key) not in _KEYS:
+            raise TypeError(f"a {type(key).__name__} as a key")
 
 
 _LITERALS = frozenset(
@@ -78,7 +110,7 @@ class _Machine:
         elif name not in ("PROTO", "FRAME", "STOP"):
             operation = getattr(self, f"do_{name.lower()}", None)
             if operation is None:
-                raise ValueError(f"the opcode {name} has no place in a checkpoint")
+                raise RefusedOpcodeError(f"the opcode {name} has no place in a checkpoint")
             operation(argument)
 
     def pop(self) -> Any:
@@ -118,24 +150,30 @@ class _Machine:
 
     def do_setitem(self, _: None) -> None:
         key, value = self.pop_many(2)
+        _check_keys([key])
         self.top(dict)[key] = value
 
     def do_setitems(self, _: None) -> None:
         items = self.pop_to_mark()
+        _check_keys(items[::2])
         self.top(dict).update(zip(items[::2], items[1::2], strict=True))
 
     def do_additems(self, _: None) -> None:
         items = self.pop_to_mark()
+        _check_keys(items)
         self.top(set).update(items)
 
     def do_global(self, module_and_name: str) -> None:
         dotted = module_and_name.replace(" ", ".")
         if dotted not in self.allowed:
-            raise RefusedGlobalError(dotted)
+            raise RefusedGlobalError(dotted[:100])
         self.stack.append(self.allowed[dotted])
 
     def do_stack_global(self, _: None) -> None:
-        self.do_global("{} {}".format(*self.pop_many(2)))
+        module, name = self.pop_many(2)
+        if type(module) is not str or type(name) is not str:
+            raise TypeError("a global whose name is no text")
+        self.do_global(f"{module} {name}")
 
     def do_binpersid(self, _: None) -> None:
         if self.load_persistent is None:
@@ -154,5 +192,5 @@ class _Machine:
         # Attributes set on a rebuilt object: torch's `_metadata` of a state dict and flags of very old Parameters. Only
         # a Namespace's are data; the others are dropped, so that a file cannot set attributes of anything here.
         state = self.pop()
-        if isinstance(self.stack[-1], Namespace):
+        if isinstance(self.stack[-1], Namespace) and isinstance(state, dict):
             self.stack[-1].update(state)

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import uuid
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from toontalker_jax.convert.torch_file import TORCH_DTYPES
+from toontalker_jax.convert.torch_vocabulary import TORCH_DTYPES
 
 _STORAGE_NAMES = {np.dtype(dtype): f"{prefix}Storage" for dtype, prefix in TORCH_DTYPES.values() if prefix}
 _ALIGNMENT = 64  # torch starts every storage at a multiple of it, so that it can be memory-mapped
@@ -28,9 +29,9 @@ def write_torch_file(path: str | Path, tree: Any) -> None:
     pickle.write(b"\x80\x02")
     _emit(tree, pickle, arrays, "the root")
     pickle.write(b".")
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")  # nobody else's
     try:
-        with open(partial, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        with open(partial, "xb") as file, zipfile.ZipFile(file, "w") as archive:
             _add(archive, file, "data.pkl", pickle.getbuffer())
             _add(archive, file, "byteorder", b"little")
             for index, array in enumerate(arrays):
