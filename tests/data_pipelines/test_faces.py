@@ -1,30 +1,12 @@
-
 import numpy as np
 import pytest
 
-from data_pipelines import faces, puppets, transforms
+from data_pipelines import faces, transforms
 from data_pipelines.faces import Box
-
-
-def puppet(index, size):
-    motion = puppets.sample_motion("real", "train", 0, index, 1)[0]
-    return puppets.render(puppets.sample_identity("real", "train", 0, index), motion, size)
-
-
-def canvas(height, width, *placed, level=90):
-    """A flat picture with others on it, each given as (picture, x, y)."""
-    image = np.full((height, width, 3), level, np.uint8)
-    for picture, x, y in placed:
-        image[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
-    return image
 
 
 def noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def middle(box):
-    return np.array([box.x + box.width / 2, box.y + box.height / 2])
 
 
 def test_parse_box():
