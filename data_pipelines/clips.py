@@ -130,18 +130,24 @@ def open_clips(
         path = path / split
         if not path.is_dir():
             raise ValueError(f"{path.parent} is no prepared data set and has no folder {split!r}: leave split empty")
-    if path.is_file():
-        return VideoClips([path], image_size, first, last)
-    if video.frame_files(path):
-        return FolderClips([path], image_size, first, last)
+    paths = clip_paths(path)
+    return (FolderClips if paths[0].is_dir() else VideoClips)(paths, image_size, first, last)
+
+
+def clip_paths(path: Path) -> list[Path]:
+    """The clips at `path`, as in `open_clips` if it is no prepared data set: all video files, or all folders of images.
+
+    Raises:
+      ValueError: nothing of these.
+    """
+    if path.is_file() or video.frame_files(path):
+        return [path]
     entries = sorted((e for e in path.iterdir() if not e.name.startswith(".")), key=lambda e: video.natural_key(e.name))
     files = [entry for entry in entries if entry.suffix.lower() in video.VIDEO_SUFFIXES and entry.is_file()]
-    if files:
-        return VideoClips(files, image_size, first, last)
-    folders = [entry for entry in entries if entry.is_dir()]
-    if folders:
-        return FolderClips(folders, image_size, first, last)
-    raise ValueError(f"{path}: no prepared data set, images, videos or folders of images there")
+    found = files or [entry for entry in entries if entry.is_dir()]
+    if not found:
+        raise ValueError(f"{path}: no prepared data set, images, videos or folders of images there")
+    return found
 
 
 def _load_video(file: Path, image_size: int | None, first: int | None, last: int | None) -> list[np.ndarray]:

@@ -75,7 +75,7 @@ def _open_network(path: Path) -> Detector:
         with contextlib.suppress(cv2.error):  # Another network than YuNet opens as well and fails when it looks.
             return _open_yunet(path)
         for size in _SIZES:
-            with contextlib.suppress(cv2.error, ValueError):
+            with contextlib.suppress(cv2.error, ValueError):  # Read anew: what a size did not fit stays broken.
                 return _open_boxes(path, *size)
     raise FaceError(f"{path}: not a face detector that OpenCV can read: pass {_KINDS}, or no path (bundled)")
 

@@ -43,6 +43,8 @@ def initial_model(config: ConfigDict) -> ToonTalker:
     if differing:
         settings = " ".join(f"--config.model.{name}={value}" for name, value in differing.items())
         raise ValueError(f"config.init = {config.init} is another network than the recipe's: it has {settings}.")
+    if config.weights.adversarial:
+        logging.warning("config.init = %s gives the generators alone: the discriminators start anew.", config.init)
     if config.stage == 2 and "cartoon" not in model.domains:
         return start_stage2(model)
     if set(model.domains) != set(setup.domains(config)):
@@ -58,8 +60,6 @@ def starting_point(config: ConfigDict, layout: Layout, resumes: bool) -> setup.S
     """
     if resumes:
         return setup.abstract_setup(config, lambda: fresh_model(config), layout)
-    if config.init and config.weights.adversarial:
-        logging.warning("config.init = %s gives the generators alone: the discriminators start anew.", config.init)
     return setup.set_up(config, initial_model(config), layout)
 
 

@@ -190,3 +190,10 @@ def test_an_empty_workdir(tmp_path):
     TrainCheckpoints(tmp_path).close()
     with pytest.raises(FileNotFoundError, match="no complete step"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [{"keep_newest": 0}, {"keep_newest": -1}, {"keep_every": 0}, {"keep_every": -1}])
+def test_keeping_nothing_is_refused(tmp_path, keep):
+    ((name, value),) = keep.items()
+    with pytest.raises(ValueError, match=f"{name} = {value}: must be at least 1"):
+        TrainCheckpoints(tmp_path, **keep)

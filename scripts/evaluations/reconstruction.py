@@ -9,6 +9,7 @@ import numpy as np
 from absl import flags
 
 from data_pipelines import transforms, video
+from data_pipelines.clips import clip_paths
 from data_pipelines.prepared_clips import PreparedClips, prepared_folders
 from toontalker_jax.evaluation.protocols import self_reconstruction
 from toontalker_jax.models.toontalker import ToonTalker
@@ -33,26 +34,21 @@ def check_videos() -> None:
     open_videos()
 
 
+@functools.cache  # each video is read through once to count its frames
 def open_videos() -> list[Frames]:
     """The frames of each video from --first on, in a function that reads them anew. Raises as `check_videos`."""
     path = Path(_DRIVING.value)
-    if path.is_dir() and prepared_folders(path):
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if prepared_folders(path):
         clips = PreparedClips(path, _SPLIT.value, _FIRST.value)
         return [functools.partial(_clip, clips, number) for number in range(len(clips))]
-    paths = [path]
-    if path.is_dir() and not video.frame_files(path):
-        paths = sorted((entry for entry in path.iterdir() if _is_video(entry)), key=lambda e: video.natural_key(e.name))
-        if not paths:
-            raise ValueError(f"{path}: no video, folder of frames or prepared data set there")
+    paths = clip_paths(path)
     for one in paths:
         length = video.probe(one).num_frames
         if length is not None and _FIRST.value >= length:
             raise ValueError(f"{one} has {length} frames: --first {_FIRST.value} leaves none")
     return [functools.partial(_frames, one) for one in paths]
-
-
-def _is_video(path: Path) -> bool:
-    return bool(video.frame_files(path)) if path.is_dir() else path.suffix.lower() in video.VIDEO_SUFFIXES
 
 
 def _clip(clips: PreparedClips, number: int) -> Iterator[np.ndarray]:

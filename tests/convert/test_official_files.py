@@ -18,7 +18,8 @@ from flax import nnx
 from tests.convert import official
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.convert.convert import convert, export
-from toontalker_jax.convert.torch_file import LazyTensor, open_torch_file
+from toontalker_jax.convert.lazy_tensor import LazyTensor
+from toontalker_jax.convert.torch_file import open_torch_file
 from toontalker_jax.convert.torch_writer import write_torch_file
 from toontalker_jax.models.config import ModelConfig
 

@@ -134,12 +134,12 @@ def test_reconstruction_uses_the_frames_from_first_on(run, inputs, tmp_path):
 def test_reconstruction_of_many_videos_has_both_averages(run, inputs, tmp_path, kind):
     path = tmp_path / "videos"
     if kind == "folder":
-        (path / "clip2").mkdir(parents=True)
-        shutil.copy(inputs / "driver.mp4", path / "clip10.mp4")
+        shutil.copytree(inputs / "driver", path / "clip10")
+        (path / "clip2").mkdir()
         for name in ("000000.png", "000004.png"):
             shutil.copy(inputs / "driver" / name, path / "clip2")
         (path / "notes.txt").touch()
-        videos = [list(video.read_frames(path / name)) for name in ("clip2", "clip10.mp4")]
+        videos = [list(video.read_frames(path / name)) for name in ("clip2", "clip10")]
     else:
         builder.prepare(path, builder.PuppetsConfig(real_clips=1, cartoon_clips=1, test_clips=2, frames=4))
         clips = open_clips(path, "real_test")

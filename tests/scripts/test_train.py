@@ -115,7 +115,7 @@ def tiny_recipe(config, **settings):
     return recipe
 
 
-def test_another_network_than_the_recipes_is_no_start(tiny_model, tmp_path):
+def test_another_network_than_the_recipes_is_no_start(tiny_model, tmp_path, caplog):
     model = tiny_model()
     save_model(tmp_path / "two", model)
     recipe = tiny_recipe(model.config, init=str(tmp_path / "two"))
@@ -123,6 +123,10 @@ def test_another_network_than_the_recipes_is_no_start(tiny_model, tmp_path):
         recipe_networks.initial_model(recipe)
     recipe.stage, recipe.model.dropout, recipe.model.flow_init_scale = 2, 0.5, 0.3  # of the run, and of the start
     assert recipe_networks.initial_model(recipe).config.dropout == 0.5
+    assert "discriminators" not in caplog.text
+    recipe.weights.adversarial = 1.0
+    recipe_networks.initial_model(recipe)
+    assert "two gives the generators alone: the discriminators start anew" in caplog.text
     recipe.model.width, recipe.model.align_corners = 32, True
     settings = "--config.model.width=16 --config.model.align_corners=False"
     with pytest.raises(ValueError, match=f"is another network than the recipe's: it has {settings}"):

@@ -139,8 +139,6 @@ def test_what_is_computed_again_is_the_same():
         ({"weights.change": math.inf}, "weights.change = inf"),
         ({f"weights.{name}": 0.0 for name in ("l1", "image_gradient", "change")}, "all weights are 0"),
         ({"weights.analogy": 20.0}, "weights.analogy = 20.0 in stage 1"),
-        ({"keep_newest": 0}, "keep_newest = 0"),
-        ({"keep_every": -1}, "keep_every = -1"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(changes, message):

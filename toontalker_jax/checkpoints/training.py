@@ -71,10 +71,11 @@ class TrainCheckpoints:
         """keep_newest: steps kept; keep_every: in addition, keep every step that is a multiple of this for good.
 
         Raises:
-          ValueError: keep_newest is below 1, with which Orbax would keep nothing.
+          ValueError: either is below 1. Orbax would take it, and keep nothing.
         """
-        if keep_newest < 1:
-            raise ValueError(f"keep_newest = {keep_newest}: must be at least 1.")
+        for name, value in (("keep_newest", keep_newest), ("keep_every", keep_every)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} = {value}: must be at least 1.")
         policies = [checkpoint_managers.LatestN(keep_newest)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))

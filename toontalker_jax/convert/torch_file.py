@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from toontalker_jax.convert.lazy_tensor import ASK_AGAIN, ByteRange, LazyTensor, TensorFile, TorchFileError, check_file
+from toontalker_jax.convert.lazy_tensor import ASK_AGAIN, ByteRange, TensorFile, TorchFileError, check_file
 from toontalker_jax.convert.torch_pickle import RefusedGlobalError, RefusedOpcodeError, read_pickle
 from toontalker_jax.convert.torch_vocabulary import StorageRef, storage_loader, vocabulary
 
@@ -72,33 +72,6 @@ def _what_else(start: bytes) -> str:
     if _LEGACY_START.startswith(start[: len(_LEGACY_START)]):
         return f"truncated ({len(start)} bytes); {ASK_AGAIN}"
     return f"not a torch checkpoint (starts with {start[:8]!r}); give a file written by torch.save"
-
-
-def flatten(tree: Any) -> dict[str, LazyTensor]:
-    """The tensors of what `open_torch_file` returned, by path: {"gen": {"a.weight": t}} → {"gen/a.weight": t}.
-
-    Entries of lists and tuples are named by their number. Raises TorchFileError if two tensors get one path
-    or the nesting is deeper than 100.
-    """
-    tensors: dict[str, LazyTensor] = {}
-
-    def visit(value: Any, path: tuple[str, ...]) -> None:
-        if len(path) > 100:  # a hostile file may hold a dict that holds itself
-            raise TorchFileError(f"nested deeper than 100 at {'/'.join(path[:4])}…; save the state dicts alone")
-        if isinstance(value, LazyTensor):
-            name = "/".join(path)
-            if name in tensors:
-                raise value.file.fail(f"two tensors are both named {name!r}; rename one and save it again")
-            tensors[name] = value
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                visit(item, (*path, str(key)))
-        elif isinstance(value, (list, tuple)):
-            for index, item in enumerate(value):
-                visit(item, (*path, str(index)))
-
-    visit(tree, ())
-    return tensors
 
 
 def _read_zip(file: TensorFile, stream: BinaryIO) -> Any:

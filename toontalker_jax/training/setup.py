@@ -69,11 +69,6 @@ def check_training(config: ConfigDict) -> None:
     for name in ("log_every", "pictures_every", "checkpoint_every"):
         if config[name] < 1:
             raise ValueError(f"{name} = {config[name]}: must be at least 1; more than steps for never.")
-    if config.keep_newest < 1 or config.keep_every < 0:
-        raise ValueError(
-            f"keep_newest = {config.keep_newest} must be at least 1, keep_every = {config.keep_every} at least 0: "
-            "else no checkpoint would stay."
-        )
     used = ("optimizer", "discriminator_optimizer") if config.weights.adversarial else ("optimizer",)
     for name in used:
         if not config[name].learning_rate > 0:
