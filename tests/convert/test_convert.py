@@ -155,6 +155,8 @@ def test_networks_of_two_sizes_are_refused(tiny_model, models):
         (("real",), {"heads": 4}, "heads = 4"),
         (("real",), {"align_corners": True}, "align_corners = True"),
         (("real",), {"backward_resolutions": (4, 8, 16)}, "backward_resolutions = "),
+        (("real",), {"backward_resolutions": ()}, r"backward_resolutions = \(\)"),
+        (("real",), {"query": "mlp"}, "query = mlp"),
         (("real",), {"sft_from": 32}, "sft_from = 32"),
         (("real",), {"width": 24}, "width = 24"),
     ],

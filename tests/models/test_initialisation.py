@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from flax import nnx
 
 from toontalker_jax.models.config import ModelConfig
@@ -15,9 +16,10 @@ def network(**changes):
     return ToonTalker(ModelConfig(**TINY, **changes), ("real",), rngs=nnx.Rngs(0))
 
 
-def test_difference_init_starts_without_motion_between_equal_pictures():
+@pytest.mark.parametrize("query", ["transformer", "mlp"])
+def test_difference_init_starts_without_motion_between_equal_pictures(query):
     pictures = jax.random.uniform(jax.random.key(0), (2, 64, 64, 3), minval=-1)
-    codes = network(difference_init=True).motion_codes("real", pictures)
+    codes = network(difference_init=True, query=query).motion_codes("real", pictures)
     w = absolute(codes.source_to_reference, codes.reference_to_driving)
     np.testing.assert_allclose(w, 0, atol=1e-5)  # float32 rounding: another program computes each sum
     moved = absolute(codes.source_to_reference[:1], codes.reference_to_driving[1:])

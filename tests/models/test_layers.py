@@ -135,6 +135,8 @@ def test_sft_begins_at_the_chosen_stage():
         ({"dtype": "int8"}, "dtype = 'int8'"),
         ({"backward_resolutions": (4, 16, 48)}, "backward_resolutions"),
         ({"backward_resolutions": (16, 4, 64)}, "from coarse to fine"),
+        ({"backward_resolutions": (4,)}, "or none"),
+        ({"query": "linear"}, "query = 'linear'"),
         ({"sft_from": 4}, "sft_from = 4"),
         ({"sft_from": 512}, "sft_from = 512"),
     ],

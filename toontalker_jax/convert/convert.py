@@ -108,7 +108,7 @@ def export(model: ToonTalker) -> dict[str, dict[str, np.ndarray]]:
 
 def _check_exportable(config: ModelConfig) -> None:
     official = ModelConfig()
-    for name in ("heads", "backward_resolutions", "sft_from", "align_corners"):
+    for name in ("heads", "backward_resolutions", "query", "sft_from", "align_corners"):
         ours, theirs = getattr(config, name), getattr(official, name)
         if ours != theirs:
             raise ValueError(f"{name} = {ours}: the official code computes with {theirs}, its files cannot say else.")

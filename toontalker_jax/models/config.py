@@ -19,10 +19,11 @@ class ModelConfig:
       heads: attention heads; divides `width`.
       channel_base, channel_cap: a map of resolution r has min(channel_cap, channel_base / r) channels.
       backward_resolutions: the appearance maps that the backward transformer reads, coarse to fine. The released
-        weights need (4, 16, 64); the paper says (16, 32, 64).
+        weights need (4, 16, 64); the paper says (16, 32, 64). (): no backward transformer (the paper's Table 7).
+      query: what projects motion into the canonical space: "transformer" as released, or "mlp" (Table 7, `QueryMLP`).
       dropout: rate on attention weights, in training only.
       sft_from: the lowest resolution whose warped map is modulated again (SFT), which is how a stage paints what the
-        source does not show. 64 as released, which at 256 px are the three finest stages; 0: no SFT.
+        source does not show. 64 as released, which at 256 px are the three finest stages; 0: no SFT (Table 7).
       align_corners: where the generator's sampler puts -1 and 1. The released weights need False, although their
         grid follows the True convention (`reference.md`, generator, step 3); a network trained from scratch may
         choose the consistent True.
@@ -42,7 +43,8 @@ class ModelConfig:
     heads: int = 8
     channel_base: int = 16384
     channel_cap: int = 512
-    backward_resolutions: tuple[int, int, int] = (4, 16, 64)
+    backward_resolutions: tuple[int, ...] = (4, 16, 64)
+    query: str = "transformer"
     dropout: float = 0.1
     sft_from: int = 64
     align_corners: bool = False
@@ -64,15 +66,16 @@ class ModelConfig:
         if self.channels(self.image_size) < 1:
             raise ValueError(f"channel_base = {self.channel_base} gives no channel at {self.image_size} px; raise it.")
         object.__setattr__(self, "backward_resolutions", tuple(self.backward_resolutions))  # JSON gives a list
-        if len(self.backward_resolutions) != 3 or not set(self.backward_resolutions) <= set(self.resolutions):
-            raise ValueError(
-                f"backward_resolutions = {self.backward_resolutions}: name three of the map sizes {self.resolutions}."
-            )
+        if len(self.backward_resolutions) not in (0, 3) or not set(self.backward_resolutions) <= set(self.resolutions):
+            known = f"name three of the map sizes {self.resolutions}, or none"
+            raise ValueError(f"backward_resolutions = {self.backward_resolutions}: {known}.")
         if list(self.backward_resolutions) != sorted(self.backward_resolutions):
             raise ValueError(f"backward_resolutions = {self.backward_resolutions}: name them from coarse to fine.")
         if self.sft_from not in (*self.resolutions[:-1], 0):
             stages = self.resolutions[:-1]
             raise ValueError(f"sft_from = {self.sft_from}: name one of the generator's stages {stages}, or 0 for none.")
+        if self.query not in ("transformer", "mlp"):
+            raise ValueError(f"query = {self.query!r}: must be 'transformer' or 'mlp'.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout = {self.dropout}: must be in [0, 1).")
         if self.dtype not in ("float32", "bfloat16", "float16"):

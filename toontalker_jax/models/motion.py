@@ -127,23 +127,59 @@ class TransformerLayer(nnx.Module):
         queries = jnp.broadcast_to(motion_base, (descriptor.shape[0], *motion_base.shape))
         return self(queries, self.cross_attention.memory(descriptor[:, None, :]), rngs)
 
+    def negate(self) -> None:
+        """Gives the output the other sign, of a layer as it is made (its last bias is zero)."""
+        self.norm3.scale[...] *= -1
+
+
+class QueryMLP(nnx.Module):
+    """Stands in for a query transformer in Table 7's ablation: no attention, no norm, each motion token by itself.
+
+    w_k = W₂ relu(W_p p_k + W_F F + b) + c. The paper says no more than "MLP"; this one sees what T(p, F) sees.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        width, dtype = config.width, config.compute_dtype
+        self.base = Linear(width, width, dtype=dtype, rngs=rngs)
+        self.descriptor = Linear(width, width, dtype=dtype, rngs=rngs)
+        self.out = Linear(width, width, dtype=dtype, rngs=rngs)
+
+    def project(self, motion_base: jax.Array, descriptor: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """As `TransformerLayer.project`; `rngs` changes nothing, there is no dropout."""
+        hidden = self.base(motion_base) + self.descriptor(descriptor)[:, None, :]  # [N, K, d]
+        return self.out(jax.nn.relu(hidden)).astype(jnp.float32)
+
+    def negate(self) -> None:
+        """As `TransformerLayer.negate`."""
+        self.out.kernel[...] *= -1
+
+
+def query(config: ModelConfig, *, rngs: nnx.Rngs) -> TransformerLayer | QueryMLP:
+    """What projects a motion base and a descriptor into the canonical space, of the kind that `config.query` names."""
+    return QueryMLP(config, rngs=rngs) if config.query == "mlp" else TransformerLayer(config, rngs=rngs)
+
 
 class BackwardTransformer(nnx.Module):
     """T_B: from the canonical space back to a domain's own motion, reading the source's appearance maps.
 
     Three layers over three maps (4, 16 and 64 pixels as released), coarse to fine; the finest passes a 3×3 convolution.
+    Without `config.backward_resolutions` there are none, and motion stays as it is.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        coarse, middle, fine = (config.channels(r) for r in config.backward_resolutions)
+        self.resolutions = config.backward_resolutions
+        if not self.resolutions:
+            return
+        coarse, middle, fine = (config.channels(r) for r in self.resolutions)
         self.coarse = TransformerLayer(config, coarse, zero_cross=True, rngs=rngs)
         self.middle = TransformerLayer(config, middle, zero_cross=True, rngs=rngs)
         self.fine = TransformerLayer(config, zero_cross=True, rngs=rngs)
         self.lateral = PlainConv(fine, config.width, rngs=rngs)
-        self.resolutions = config.backward_resolutions
 
     def memory(self, maps: dict[int, jax.Array]) -> tuple[Memory, ...]:
         """Keys and values of the appearance maps {resolution: [N, r, r, C]}, for `__call__`."""
+        if not self.resolutions:
+            return ()
         coarse, middle, fine = (maps[r] for r in self.resolutions)
         inputs = (coarse, middle, self.lateral(fine))
         tokens = [m.reshape(m.shape[0], -1, m.shape[-1]) for m in inputs]  # [N, r, r, C] → [N, T, C]
@@ -156,4 +192,4 @@ class BackwardTransformer(nnx.Module):
         return w
 
     def _layers(self) -> tuple[TransformerLayer, ...]:
-        return self.coarse, self.middle, self.fine
+        return (self.coarse, self.middle, self.fine) if self.resolutions else ()

@@ -12,7 +12,7 @@ from toontalker_jax.models.config import DOMAINS, ModelConfig
 from toontalker_jax.models.encoders import AppearanceEncoder, MotionEncoder
 from toontalker_jax.models.generator import Generator, GeneratorOutput
 from toontalker_jax.models.layers import EqualLinear, normal
-from toontalker_jax.models.motion import BackwardTransformer, Memory, MotionCodes, TransformerLayer, absolute
+from toontalker_jax.models.motion import BackwardTransformer, Memory, MotionCodes, absolute, query
 from toontalker_jax.ops.checks import check_shape
 
 
@@ -63,11 +63,11 @@ class ToonTalker(nnx.Module):
         if not domains or len(set(domains)) != len(domains) or not set(domains) <= set(DOMAINS):
             raise ValueError(f"domains = {tuple(domains)}: name each of {DOMAINS} at most once, and at least one.")
         self.config = config
-        self.source_query = TransformerLayer(config, rngs=rngs)  # T_{s→r}
-        self.driving_query = TransformerLayer(config, rngs=rngs)  # T_{r→d}
+        self.source_query = query(config, rngs=rngs)  # T_{s→r}
+        self.driving_query = query(config, rngs=rngs)  # T_{r→d}
         if config.difference_init:
             self.source_query = nnx.clone(self.driving_query, arrays=True)
-            self.source_query.norm3.scale[...] *= -1
+            self.source_query.negate()
         self.domains = nnx.Dict({name: DomainNetwork(config, rngs=rngs) for name in domains})
 
     def __call__(
