@@ -35,7 +35,8 @@ def base() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.stage = 1
     config.seed = 0
-    # Stage 2: the stage-1 workdir or checkpoint; stage 1: "" or one to go on from. Its generators alone are taken.
+    # Stage 2: the stage-1 workdir or checkpoint; stage 1: "" or one to go on from. Networks alone are taken: of a
+    # workdir with the discriminators, of a checkpoint without.
     config.init = ""
     config.steps = 0
     config.batch_size = 0  # in all; stage 2 takes this many tuples in each direction

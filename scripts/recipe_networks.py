@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
@@ -14,6 +16,7 @@ from toontalker_jax.models.perceptual import VGG19
 from toontalker_jax.models.toontalker import ToonTalker
 from toontalker_jax.training import setup
 from toontalker_jax.training.ahead_of_time import abstract_step
+from toontalker_jax.training.optimizers import Params
 from toontalker_jax.training.sharding import Layout
 from toontalker_jax.training.state import start_stage2
 
@@ -43,14 +46,24 @@ def initial_model(config: ConfigDict) -> ToonTalker:
     if differing:
         settings = " ".join(f"--config.model.{name}={value}" for name, value in differing.items())
         raise ValueError(f"config.init = {config.init} is another network than the recipe's: it has {settings}.")
-    if config.weights.adversarial:
-        logging.warning("config.init = %s gives the generators alone: the discriminators start anew.", config.init)
     if config.stage == 2 and "cartoon" not in model.domains:
         return start_stage2(model)
     if set(model.domains) != set(setup.domains(config)):
         found, wants = ", ".join(sorted(model.domains)), ", ".join(setup.domains(config))
         raise ValueError(f"config.init = {config.init} has the domains {found}; stage {config.stage} trains {wants}.")
     return model
+
+
+def initial_discriminators(config: ConfigDict) -> Params:
+    """Those of `config.init`, stage 2's cartoon one a copy of stage 1's; empty if none are wanted or it has none."""
+    if not (config.init and config.weights.adversarial):
+        return {}
+    found = checkpoints.load_discriminators(config.init)
+    if not found:
+        logging.warning("config.init = %s has no discriminators: they start anew.", config.init)
+    elif config.stage == 2 and "cartoon" not in found:
+        found["cartoon"] = jax.tree.map(jnp.copy, found["real"])  # shared buffers could not be donated
+    return found
 
 
 def starting_point(config: ConfigDict, layout: Layout, resumes: bool) -> setup.Setup:
@@ -60,7 +73,7 @@ def starting_point(config: ConfigDict, layout: Layout, resumes: bool) -> setup.S
     """
     if resumes:
         return setup.abstract_setup(config, lambda: fresh_model(config), layout)
-    return setup.set_up(config, initial_model(config), layout)
+    return setup.set_up(config, initial_model(config), layout, initial_discriminators(config))
 
 
 def perceptual_network(config: ConfigDict) -> VGG19 | None:

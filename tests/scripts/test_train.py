@@ -13,6 +13,7 @@ from configs import puppets, video
 from scripts import recipe_data, recipe_networks
 from tests.scripts.trainings import TINY_SETTINGS, metrics, params
 from toontalker_jax.checkpoints import TrainCheckpoints, load_model, save_model
+from toontalker_jax.training.setup import set_up
 from toontalker_jax.training.sharding import Layout, abstract, make_mesh
 
 
@@ -123,14 +124,29 @@ def test_another_network_than_the_recipes_is_no_start(tiny_model, tmp_path, capl
         recipe_networks.initial_model(recipe)
     recipe.stage, recipe.model.dropout, recipe.model.flow_init_scale = 2, 0.5, 0.3  # of the run, and of the start
     assert recipe_networks.initial_model(recipe).config.dropout == 0.5
-    assert "discriminators" not in caplog.text
+    assert recipe_networks.initial_discriminators(recipe) == {} and "discriminators" not in caplog.text
     recipe.weights.adversarial = 1.0
-    recipe_networks.initial_model(recipe)
-    assert "two gives the generators alone: the discriminators start anew" in caplog.text
+    assert recipe_networks.initial_discriminators(recipe) == {}
+    assert "two has no discriminators: they start anew" in caplog.text
     recipe.model.width, recipe.model.align_corners = 32, True
     settings = "--config.model.width=16 --config.model.align_corners=False"
     with pytest.raises(ValueError, match=f"is another network than the recipe's: it has {settings}"):
         recipe_networks.initial_model(recipe)
+
+
+def test_discriminators_go_on_and_the_cartoon_one_starts_as_the_real_one(tiny_model, tmp_path):
+    model, layout = tiny_model(("real",)), Layout(make_mesh(devices=jax.devices()[:1]))
+    recipe = tiny_recipe(model.config, steps=200, batch_size=8)
+    recipe.weights.adversarial = recipe.discriminator_optimizer.learning_rate = 1.0
+    state = set_up(recipe, model, layout).state
+    former = jax.tree.map(lambda leaf: leaf + 1, state.discriminator["real"])
+    with TrainCheckpoints(tmp_path / "run") as saved:
+        saved.save(7, state._replace(discriminator={"real": former})._asdict(), model.config, ("real",))
+    recipe.init, recipe.stage = str(tmp_path / "run"), 2
+    begins = recipe_networks.starting_point(recipe, layout, resumes=False).state
+    jax.tree.map(np.testing.assert_array_equal, begins.discriminator, {"real": former, "cartoon": former})
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(begins.discriminator)]
+    assert len(set(buffers)) == len(buffers)  # donated ones may not be shared
 
 
 def test_what_a_run_started_from_is_not_needed_to_go_on(tiny_model, tmp_path):

@@ -12,7 +12,7 @@ and the caller's metadata; steps that turned out damaged lie in `damaged/<step>/
 
 from toontalker_jax.checkpoints.digests import digests
 from toontalker_jax.checkpoints.format import Mismatch, describe, package_versions
-from toontalker_jax.checkpoints.inference import check_free, load_model, read_config, save_model
+from toontalker_jax.checkpoints.inference import check_free, load_discriminators, load_model, read_config, save_model
 from toontalker_jax.checkpoints.training import Restored, TrainCheckpoints, has_steps
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "describe",
     "digests",
     "has_steps",
+    "load_discriminators",
     "load_model",
     "package_versions",
     "read_config",

@@ -11,7 +11,8 @@ from etils import epath
 from toontalker_jax.models.config import ModelConfig
 
 FORMAT = 1
-GENERATOR, GENERATOR_EMA = "generator", "generator_ema"  # top-level keys of a training state that `load_model` reads
+# Top-level keys of a training state that inference.py reads.
+GENERATOR, GENERATOR_EMA, DISCRIMINATOR = "generator", "generator_ema", "discriminator"
 
 
 class Mismatch(ValueError):

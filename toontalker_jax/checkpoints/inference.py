@@ -12,6 +12,7 @@ from flax import nnx
 
 from toontalker_jax.checkpoints.digests import check_digests, digests
 from toontalker_jax.checkpoints.format import (
+    DISCRIMINATOR,
     FORMAT,
     GENERATOR,
     GENERATOR_EMA,
@@ -24,6 +25,7 @@ from toontalker_jax.checkpoints.format import (
 )
 from toontalker_jax.checkpoints.training import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
+from toontalker_jax.models.discriminator import Discriminator
 from toontalker_jax.models.toontalker import ToonTalker, abstract_network
 
 _DIGESTS = "digests.json"
@@ -133,6 +135,29 @@ def load_model(path: epath.PathLike, **how: Any) -> ToonTalker:
         return checkpoints.newest_sound(model_of).found
 
 
+def load_discriminators(path: epath.PathLike) -> dict[str, Any]:
+    """The discriminators of a training workdir's newest step, {domain: parameters as nested dicts}.
+
+    Empty for an inference checkpoint and for a training without them. Raises what `load_model` raises.
+    """
+    path = absolute(path)
+    if (path / "model.json").exists():
+        return {}
+    _check_workdir(path)
+    with TrainCheckpoints(path, read_only=True) as checkpoints:
+
+        def discriminators_of(step: int) -> dict[str, Any]:
+            about = checkpoints.describe_step(step)[1]
+            config, _ = _read_description(path, about["model"])
+            domains = checkpoints.tree(step).get(DISCRIMINATOR) or {}
+            abstract = nnx.eval_shape(lambda: nnx.Dict({d: Discriminator(config, rngs=nnx.Rngs(0)) for d in domains}))
+            state, sums = checkpoints.state_folder(step), about.get("digests", {})
+            stored = _Stored(path, state, DISCRIMINATOR, about["model"], sums)
+            return _restore(stored, nnx.to_pure_dict(nnx.state(abstract))) if domains else {}
+
+        return checkpoints.newest_sound(discriminators_of).found
+
+
 def _check_workdir(path: epath.Path) -> None:
     if (path / "checkpoints").exists():
         return
@@ -166,15 +191,19 @@ class _Stored(NamedTuple):
 
 def _restore_model(stored: _Stored, how: Mapping[str, Any]) -> ToonTalker:
     """Builds the described model and fills it."""
-    path, params, key = stored.path, stored.params, stored.key
-    config, domains = _read_description(path, stored.description)
+    config, domains = _read_description(stored.path, stored.description)
     config = dataclasses.replace(config, **{name: value for name, value in how.items() if value is not None})
     # Nothing is computed for the parameters: only their shapes are needed.
     graph, abstract = abstract_network(config, domains)
+    nnx.replace_by_pure_dict(abstract, _restore(stored, nnx.to_pure_dict(abstract)))
+    return nnx.merge(graph, abstract)
+
+
+def _restore(stored: _Stored, shapes: Any) -> Any:
+    """Nested dicts of arrays, of the shapes and types that `shapes` has."""
+    path, params, key = stored.path, stored.params, stored.key
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), nnx.to_pure_dict(abstract)
-    )
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
     tree = stored_tree(params)
     check_fits(str(path), tree if key is None else tree[key], wanted)
     wanted = wanted if key is None else {key: wanted}
@@ -188,8 +217,7 @@ def _restore_model(stored: _Stored, how: Mapping[str, Any]) -> ToonTalker:
     except Exception as error:  # Orbax raises just that for files that are lost or cut short.
         raise OSError(f"{params} is damaged, copy the checkpoint again: {one_line(error)}") from error
     check_digests(str(params), restored, stored.digests)
-    nnx.replace_by_pure_dict(abstract, restored if key is None else restored[key])
-    return nnx.merge(graph, abstract)
+    return restored if key is None else restored[key]
 
 
 def _read_description(path: epath.Path, description: Mapping[str, Any]) -> tuple[ModelConfig, tuple[str, ...]]:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from toontalker_jax.models.config import DOMAINS
 from toontalker_jax.models.discriminator import STD_GROUP
 from toontalker_jax.models.toontalker import ToonTalker
-from toontalker_jax.training.optimizers import make_optimizer
+from toontalker_jax.training.optimizers import Params, make_optimizer
 from toontalker_jax.training.sharding import Layout, check_batch
 from toontalker_jax.training.stage1 import stage1
 from toontalker_jax.training.stage2 import stage2
@@ -77,8 +77,8 @@ def check_training(config: ConfigDict) -> None:
         raise ValueError("model.dtype = 'float16': gradients would vanish in it; train in bfloat16 or float32.")
 
 
-def set_up(config: ConfigDict, model: ToonTalker, layout: Layout) -> Setup:
-    """What a run of the recipe starts with, from `model`.
+def set_up(config: ConfigDict, model: ToonTalker, layout: Layout, discriminators: Params | None = None) -> Setup:
+    """What a run of the recipe starts with, from `model` and from `discriminators` {domain: …}, or fresh ones.
 
     Raises:
       ValueError: settings that do not fit each other or the devices.
@@ -98,6 +98,7 @@ def set_up(config: ConfigDict, model: ToonTalker, layout: Layout) -> Setup:
         optimizers,
         adversarial=config.weights.adversarial != 0,
         rngs=nnx.Rngs(config.seed + 1),
+        discriminators=discriminators,
         ema=options.ema_decay != 0,
         r1=options.r1_gamma != 0,
     )

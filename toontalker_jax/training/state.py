@@ -43,18 +43,26 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params]:
 
 
 def create_state(
-    model: ToonTalker, optimizers: Optimizers, *, adversarial: bool, rngs: nnx.Rngs, ema: bool = False, r1: bool = False
+    model: ToonTalker,
+    optimizers: Optimizers,
+    *,
+    adversarial: bool,
+    rngs: nnx.Rngs,
+    discriminators: Params | None = None,
+    ema: bool = False,
+    r1: bool = False,
 ) -> tuple[Networks, TrainState]:
     """The state at step 0 of a run that starts from `model`.
 
     Args:
-      adversarial: with a fresh discriminator a domain.
+      adversarial: with a discriminator a domain: those of `discriminators`, or fresh ones.
       ema: with an average of the model's parameters.
       r1: with a place for the discriminators' penalties.
     """
     domains = tuple(model.domains) if adversarial else ()
-    discriminators = nnx.Dict({d: Discriminator(model.config, rngs=rngs) for d in domains})
-    (generator_def, generator), (discriminator_def, discriminator) = split(model), split(discriminators)
+    fresh = nnx.Dict({d: Discriminator(model.config, rngs=rngs) for d in domains})
+    (generator_def, generator), (discriminator_def, discriminator) = split(model), split(fresh)
+    discriminator = discriminators or discriminator
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         generator=generator,
