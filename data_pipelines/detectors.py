@@ -19,7 +19,9 @@ _YUNET_SCORE = 0.8
 # Width and height of other networks' input: the first that the network takes. Those of any size take the first.
 _SIZES = (640, 640), (320, 320), (416, 416), (320, 240), (640, 480)
 _SCORE, _OVERLAP = 0.5, 0.45
-_KINDS = "a cascade (.xml) or a network (.onnx: YuNet, YOLO or SSD)"
+_FEW = 1000  # A YOLO network's grids at these sizes have more rows than this, its own choice of them has fewer.
+_STRIDES = 8, 16, 32  # of SCRFD's grids
+_KINDS = "a cascade (.xml) or a network (.onnx: YuNet, YOLO, SCRFD or SSD)"
 
 
 def open_detector(path: str | os.PathLike = "") -> Detector:
@@ -29,7 +31,10 @@ def open_detector(path: str | os.PathLike = "") -> Detector:
 
     - YuNet's twelve;
     - one, as YOLO networks have it: [1, 4 + C, N] (v8 and after) or [1, N, 5 + C] (v5), a row being the box's middle
-      and size in pixels of the input and then a score, which is that of the first class or of any object;
+      and size in pixels of the input and then a score, which is that of the first class or of any object; or
+      [1, N, 6], N at most 1000, of those that choose among boxes themselves (v10), a row being corners, score, class;
+    - six or nine: SCRFD's scores [N, 1] and distances [N, 4], in steps of 8, 16 and 32 pixels from two anchors a step,
+      perhaps with landmarks [N, 10];
     - two: scores [1, N, 2], the second the face's, and boxes [1, N, 4], the corners as shares of the input (SSD, as
       UltraFace has it).
 
@@ -132,20 +137,46 @@ def _open_boxes(path: Path, width: int, height: int) -> Detector:
 
 def _read_outputs(outputs: Sequence[np.ndarray], width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [N, 4], upper left corner and size in pixels, and scores [N]. Raises ValueError for other outputs."""
-    shapes = [output.shape for output in outputs]
-    if any(len(shape) != 3 or shape[0] != 1 for shape in shapes):
-        raise ValueError(f"outputs of shapes {shapes}")
-    if len(outputs) == 1:
-        rows = outputs[0][0] if shapes[0][1] > shapes[0][2] else outputs[0][0].T
-        if rows.shape[1] < 5:
-            raise ValueError(f"an output of shape {shapes[0]}")
-        size = rows[:, 2:4]
-        return np.concatenate([rows[:, :2] - size / 2, size], axis=1), rows[:, 4]
-    by_width = {shape[2]: output[0] for shape, output in zip(shapes, outputs, strict=True)}
-    if len(outputs) != 2 or set(by_width) != {2, 4}:
-        raise ValueError(f"outputs of shapes {shapes}")
-    corners = by_width[4] * np.array([width, height, width, height], np.float32)
-    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1), by_width[2][:, 1]
+    tables = [output[0] if output.ndim == 3 and len(output) == 1 else output for output in outputs]
+    if any(table.ndim != 2 for table in tables):
+        raise ValueError(f"outputs of shapes {[output.shape for output in outputs]}")
+    widths = sorted(table.shape[1] for table in tables)
+    if len(tables) == 1:
+        return _read_yolo(tables[0])
+    if widths == [2, 4]:
+        by_width = {table.shape[1]: table for table in tables}
+        return _from_corners(by_width[4] * np.array([width, height, width, height], np.float32)), by_width[2][:, 1]
+    if widths in ([1, 1, 1, 4, 4, 4], [1, 1, 1, 4, 4, 4, 10, 10, 10]):
+        return _read_scrfd(tables, width, height)
+    raise ValueError(f"outputs of shapes {[output.shape for output in outputs]}")
+
+
+def _read_yolo(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if table.shape[1] == 6 and len(table) <= _FEW:
+        return _from_corners(table[:, :4]), table[:, 4]
+    rows = table if len(table) > table.shape[1] else table.T
+    if rows.shape[1] < 5:
+        raise ValueError(f"an output of shape {table.shape}")
+    size = rows[:, 2:4]
+    return np.concatenate([rows[:, :2] - size / 2, size], axis=1), rows[:, 4]
+
+
+def _read_scrfd(tables: Sequence[np.ndarray], width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    boxes, scores = [], []
+    for stride in _STRIDES:
+        anchors = np.stack(np.meshgrid(np.arange(0, width, stride), np.arange(0, height, stride)), axis=-1)
+        anchors = np.repeat(anchors.reshape(-1, 2), 2, axis=0)
+        found = {table.shape[1]: table for table in tables if len(table) == len(anchors)}
+        if not {1, 4} <= set(found):
+            raise ValueError(f"no scores and boxes of {len(anchors)} anchors")
+        before, after = stride * found[4][:, :2], stride * found[4][:, 2:]
+        boxes.append(np.concatenate([anchors - before, before + after], axis=1))
+        scores.append(found[1][:, 0])
+    return np.concatenate(boxes), np.concatenate(scores)
+
+
+def _from_corners(corners: np.ndarray) -> np.ndarray:
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
 def _shrunk(image: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -130,13 +130,14 @@ SIDE = 80  # a toy network's fields, four in a row: each has a box, and its redn
 
 
 def toy_network(kind, box_side=SIDE):
-    """The bytes of an ONNX network with the outputs of `kind`, which finds red fields in 320×320, or 320×240."""
-    height = 320 if kind in ("v8", "v5") else 240
+    """The bytes of an ONNX network with the outputs of `kind`, which finds red fields in 320×320, or 320×240 (SSD)."""
+    height = 240 if kind == "SSD" else 320
     grid = [((c + 0.5) * SIDE, (r + 0.5) * SIDE) for r in range(height // SIDE) for c in range(4)]
     middles, count = np.array(grid, np.float32), len(grid)
     boxes = np.concatenate([middles, np.full((count, 2), box_side, np.float32)], axis=1)
+    corners = np.concatenate([middles - box_side / 2, middles + box_side / 2], axis=1)
     red = np.array([1, 0, 0], np.float32).reshape(1, 3, 1, 1)
-    constants = {"red": red, "none": np.zeros((1, 1, 1), np.float32), "all": np.ones((1, count, 1), np.float32)}
+    constants = {"red": red, "none": np.zeros((1, 1, 1), np.float32), "shape": np.array([1, count, 1])}
     nodes = [
         node("AveragePool", ["picture"], "pooled", kernel_shape=[SIDE, SIDE], strides=[SIDE, SIDE]),
         node("Conv", ["pooled", "red"], "redness", kernel_shape=[1, 1]),
@@ -145,22 +146,45 @@ def toy_network(kind, box_side=SIDE):
     if kind == "v8":  # [1, 5, N]
         constants |= {"boxes": boxes.T[None].copy(), "shape": np.array([1, 1, count])}
         nodes.append(node("Concat", ["boxes", "score"], "out", axis=1))
-        outputs = {"out": (1, 5, count)}
-    elif kind == "v5":  # [1, N, 6]
-        constants |= {"boxes": boxes[None], "shape": np.array([1, count, 1])}
-        nodes.append(node("Concat", ["boxes", "score", "all"], "out", axis=2))
-        outputs = {"out": (1, count, 6)}
-    else:  # scores [1, N, 2] and corners [1, N, 4]
-        corners = np.concatenate([middles - box_side / 2, middles + box_side / 2], axis=1)
-        corners /= np.float32([320, height] * 2)
-        constants |= {"corners": corners[None], "shape": np.array([1, count, 1])}
+        return onnx_file((1, 3, height, 320), nodes, constants, {"out": (1, 5, count)})
+    if kind in ("v5", "v10"):  # [1, N, 5 + 2], [1, N, 6]
+        rest = np.ones((1, count, 2 if kind == "v5" else 1), np.float32)
+        constants |= {"boxes": (boxes if kind == "v5" else corners)[None], "rest": rest}
+        nodes.append(node("Concat", ["boxes", "score", "rest"], "out", axis=2))
+        return onnx_file((1, 3, height, 320), nodes, constants, {"out": (1, count, 5 + rest.shape[2])})
+    constants |= {"corners": corners[None] / np.float32([320, height] * 2)}  # scores [1, N, 2] and corners [1, N, 4]
+    nodes += [
+        node("Mul", ["score", "none"], "nothing"),
+        node("Concat", ["nothing", "score"], "scores", axis=2),
+        node("Add", ["nothing", "corners"], "boxes"),
+    ]
+    return onnx_file((1, 3, height, 320), nodes, constants, {"scores": (1, count, 2), "boxes": (1, count, 4)})
+
+
+def toy_scrfd(ranks, landmarks=True):
+    """A network of 320×320 which finds red steps: their boxes reach 5, 4, 3 and 2 steps from the anchor."""
+    constants, nodes, outputs = {"red": np.array([1, 0, 0], np.float32).reshape(1, 3, 1, 1)}, [], {}
+    for stride in (8, 16, 32):
+        count, anchors = (320 // stride) ** 2, 2 * (320 // stride) ** 2
+        lead = [1] * (ranks - 2)
+        rows = {"boxes": np.tile(np.float32([5, 4, 3, 2]), (anchors, 1))}
+        rows |= {"points": np.zeros((anchors, 10), np.float32)} if landmarks else {}
+        constants |= {f"one{stride}": np.array([count, 1]), f"all{stride}": np.array([*lead, anchors, 1])}
+        constants |= {f"{name}{stride}in": table.reshape(*lead, *table.shape) for name, table in rows.items()}
+        constants[f"none{stride}"] = np.zeros((1,) * ranks, np.float32)
+        pool = {"kernel_shape": [stride] * 2, "strides": [stride] * 2}
         nodes += [
-            node("Mul", ["score", "none"], "nothing"),
-            node("Concat", ["nothing", "score"], "scores", axis=2),
-            node("Add", ["nothing", "corners"], "boxes"),
+            node("AveragePool", ["picture"], f"pooled{stride}", **pool),
+            node("Conv", [f"pooled{stride}", "red"], f"redness{stride}", kernel_shape=[1, 1]),
+            node("Reshape", [f"redness{stride}", f"one{stride}"], f"column{stride}"),
+            node("Concat", [f"column{stride}"] * 2, f"pairs{stride}", axis=1),  # both anchors of a step
+            node("Reshape", [f"pairs{stride}", f"all{stride}"], f"score{stride}"),
+            node("Mul", [f"score{stride}", f"none{stride}"], f"nothing{stride}"),
         ]
-        outputs = {"scores": (1, count, 2), "boxes": (1, count, 4)}
-    return onnx_file((1, 3, height, 320), nodes, constants, outputs)
+        nodes += [node("Add", [f"nothing{stride}", f"{name}{stride}in"], f"{name}{stride}") for name in rows]
+        outputs |= {f"score{stride}": (*lead, anchors, 1)}
+        outputs |= {f"{name}{stride}": (*lead, *table.shape) for name, table in rows.items()}
+    return onnx_file((1, 3, 320, 320), nodes, constants, outputs)
 
 
 def toy_detector(folder, kind, **options):
@@ -168,7 +192,7 @@ def toy_detector(folder, kind, **options):
     return detectors.open_detector(folder / "toy.onnx")
 
 
-@pytest.mark.parametrize("kind", ["v8", "v5", "SSD"])
+@pytest.mark.parametrize("kind", ["v8", "v5", "v10", "SSD"])
 def test_boxes_of_onnx_networks_are_in_full_resolution_pixels(tmp_path, capfd, kind):
     detect = toy_detector(tmp_path, kind)
     assert not capfd.readouterr().err  # OpenCV's complaints of sizes that the network does not take
@@ -182,22 +206,36 @@ def test_boxes_of_onnx_networks_are_in_full_resolution_pixels(tmp_path, capfd, k
     assert detect(image) == [Box(320, 0, 160, 160), Box(480, 0, 160, 160)]
 
 
-@pytest.mark.parametrize("kind", ["v8", "v5", "SSD"])
+@pytest.mark.parametrize("kind", ["v8", "v5", "v10", "SSD"])
 def test_of_boxes_that_overlap_the_surest_stays(tmp_path, kind):
     image = np.zeros((240, 320, 3), np.uint8)
     image[80:160, 80:160, 0], image[80:160, 160:240, 0] = 210, 240
     assert toy_detector(tmp_path, kind, box_side=240)(image) == [Box(80, 0, 240, 240)]
 
 
-@pytest.mark.parametrize(("kind", "found"), [("v8", 1), ("v5", 1), ("SSD", 0)])
+@pytest.mark.parametrize(("kind", "found"), [("v8", 1), ("v5", 1), ("v10", 1), ("SSD", 0)])
 def test_networks_see_what_they_are_trained_with(tmp_path, kind, found):
     image = np.zeros((240, 320, 3), np.uint8)
     image[80:160, 80:160, 0] = 180  # 0.71 in 0 … 1, 0.41 in -1 … 1: a score has to be 0.5
     assert len(toy_detector(tmp_path, kind)(image)) == found
 
 
+@pytest.mark.parametrize(("ranks", "landmarks"), [(2, True), (3, False)])
+def test_scrfds_distances_are_counted_in_steps_from_its_anchors(tmp_path, ranks, landmarks):
+    (tmp_path / "scrfd.onnx").write_bytes(toy_scrfd(ranks, landmarks))
+    detect = detectors.open_detector(tmp_path / "scrfd.onnx")
+    image = np.zeros((640, 640, 3), np.uint8)  # shrunk by 2
+    assert detect(image) == []
+    image[2 * 168 : 2 * 176, 2 * 184 : 2 * 192, 0] = 255  # one step of 8, a quarter of one of 16
+    assert detect(image) == [Box(2 * (184 - 40), 2 * (168 - 32), 2 * 64, 2 * 48)]
+    image[2 * 160 : 2 * 176, 2 * 176 : 2 * 192, 0] = 255  # one step of 16 and all of 8 in it
+    assert detect(image)[0] == Box(2 * (176 - 80), 2 * (160 - 64), 2 * 128, 2 * 96)
+    image[2 * 160 : 2 * 192, 2 * 160 : 2 * 192, 0] = 255  # one step of 32 and all smaller ones in it
+    assert detect(image)[0] == Box(0, 2 * (160 - 128), 2 * 256, 2 * 192)
+
+
 def test_an_onnx_network_that_is_no_detector_is_named(tmp_path):
     nodes = [node("AveragePool", ["picture"], "out", kernel_shape=[80, 80], strides=[80, 80])]
     (tmp_path / "net.onnx").write_bytes(onnx_file((1, 3, 320, 320), nodes, {}, {"out": (1, 3, 4, 4)}))
-    with pytest.raises(faces.FaceError, match=r"net.onnx: not a face detector .*YuNet, YOLO or SSD"):
+    with pytest.raises(faces.FaceError, match=r"net.onnx: not a face detector .*YuNet, YOLO, SCRFD or SSD"):
         detectors.open_detector(tmp_path / "net.onnx")
