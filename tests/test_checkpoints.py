@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 
 from toontalker_jax.checkpoints import TrainCheckpoints, load_model, read_config, save_model
+from toontalker_jax.checkpoints.format import absolute
 from toontalker_jax.models.config import ModelConfig
 
 
@@ -184,6 +185,13 @@ def test_a_workdir_loads_as_the_model_of_its_newest_step(tmp_path, model):
 def test_a_state_without_a_generator_is_refused(tmp_path):
     with TrainCheckpoints(tmp_path) as checkpoints, pytest.raises(KeyError, match="no 'generator'"):
         checkpoints.save(1, {"params": jnp.zeros(3)}, CONFIG, DOMAINS)
+
+
+def test_paths_start_at_the_root_but_in_buckets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert str(absolute("runs/1")) == str(absolute("~/runs/1")) == f"{tmp_path}/runs/1"
+    assert str(absolute("gs://bucket/runs/1") / "checkpoints") == "gs://bucket/runs/1/checkpoints"
 
 
 def test_an_empty_workdir(tmp_path):

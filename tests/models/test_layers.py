@@ -106,6 +106,33 @@ def test_one_memory_token_makes_attention_its_value():
     assert np.abs(np.asarray(layer(x, memory) - layer(x, Memory(memory.key, memory.value * 2)))).max() > 1e-2
 
 
+def sums(jaxpr):
+    """The dtypes of all sums of a jaxpr, those inside of calls, loops and rematerialised parts among them."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "reduce_sum":
+            yield equation.invars[0].aval.dtype
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from sums(inner)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_gradients_in_bfloat16_are_summed_in_float32(remat):
+    """Of biases, styles, masks and positions: sums over as many as a million pixels."""
+    config = dataclasses.replace(TINY, dtype="bfloat16", sft_from=8, remat=remat)
+    graph, state = abstract_network(config, ("real",))
+    judge, judges = nnx.split(nnx.eval_shape(lambda: Discriminator(config, rngs=nnx.Rngs(0))))
+
+    def loss(state, judges, source, driving):
+        image = nnx.merge(graph, state)(source, driving, "real", nnx.Rngs(0)).image
+        return nnx.merge(judge, judges)(image).sum() + jnp.abs(image - driving).mean()
+
+    image = jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32)
+    found = list(sums(jax.make_jaxpr(jax.grad(loss, (0, 1)))(state, judges, image, image).jaxpr))
+    assert len(found) > 200 and set(found) == {jnp.dtype("float32")}
+
+
 def test_dropout_needs_rngs_and_follows_them():
     config = ModelConfig(image_size=64, width=16, heads=2, dropout=0.5)
     layer = TransformerLayer(config, rngs=nnx.Rngs(0))

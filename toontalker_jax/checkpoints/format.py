@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,13 @@ def package_versions() -> dict[str, str]:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    return epath.Path(path).expanduser().resolve()  # Orbax refuses relative paths
+    """A local path from the root, as Orbax demands; one in a bucket as it is (etils would take it for a local one)."""
+    path = epath.Path(path)
+    return path if in_bucket(path) else path.expanduser().resolve()
+
+
+def in_bucket(path: epath.PathLike) -> bool:
+    return "://" in os.fspath(path)
 
 
 def stored_tree(directory: epath.Path) -> Mapping[str, Any]:

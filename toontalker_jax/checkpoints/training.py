@@ -1,7 +1,6 @@
 """Training checkpoints: saved in the background, kept by policy, and read back from the newest sound one."""
 
 import functools
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -21,6 +20,7 @@ from toontalker_jax.checkpoints.format import (
     absolute,
     check_fits,
     describe,
+    in_bucket,
     one_line,
     stored_tree,
 )
@@ -105,7 +105,7 @@ class TrainCheckpoints:
         Raises:
           OSError: not even one `state` fits.
         """
-        if "://" in os.fspath(self._directory):
+        if in_bucket(self._directory):
             return
         one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         wanted = one * max(self._keep_newest + 1 - len(self._manager.all_steps()), 1)

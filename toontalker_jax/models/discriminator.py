@@ -10,6 +10,7 @@ from toontalker_jax.models.batches import deinterleave, interleave
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.encoders import AppearanceEncoder
 from toontalker_jax.models.layers import ActivatedConv, EqualLinear, activate
+from toontalker_jax.ops.broadcast import spread
 
 STD_GROUP = 4  # largest group of the minibatch standard deviation
 
@@ -28,8 +29,8 @@ def minibatch_std(x: jax.Array, group: int | None = None) -> jax.Array:
         raise ValueError(f"a discriminator batch of {n} does not divide into groups of {group}; use a multiple of it.")
     grouped = x.astype(jnp.float32).reshape(n // group, group, *x.shape[1:])
     deviation = jnp.sqrt(grouped.var(axis=1) + 1e-8).mean(axis=(1, 2, 3))  # one number a group
-    feature = jnp.repeat(deviation, group)[:, None, None, None].astype(x.dtype)
-    return jnp.concatenate([x, jnp.broadcast_to(feature, (*x.shape[:-1], 1))], axis=-1)
+    feature = spread(jnp.repeat(deviation, group)[:, None, None, None], x[..., :1])
+    return jnp.concatenate([x, feature], axis=-1)
 
 
 class Discriminator(nnx.Module):

@@ -14,6 +14,7 @@ from toontalker_jax.models.layers import (
     rematerialized,
     zeros,
 )
+from toontalker_jax.ops.broadcast import spread
 from toontalker_jax.ops.resample import upsample
 from toontalker_jax.ops.warp import warp
 
@@ -85,7 +86,7 @@ class GeneratorStage(nnx.Module):
         """h [N, r/2, r/2, C'], styles s_i, s_i+1, s_i+2 [N, d], appearance [N or 1, r, r, C] → h, flow, rgb."""
         h = self.same(self.up(h, styles[0]), styles[1])
         flow = self.to_flow(h, styles[2], flow)
-        mask = jax.nn.sigmoid(flow[..., 2:]).astype(h.dtype)
+        mask = spread(jax.nn.sigmoid(flow[..., 2:]), h)
         warped = warp(appearance, jnp.tanh(flow[..., :2]), align_corners=self.align_corners) * mask
         blended = warped + h * (1 - mask)
         if self.sft is not None:
@@ -114,8 +115,9 @@ class Generator(nnx.Module):
 
     def __call__(self, styles: jax.Array, maps: dict[int, jax.Array]) -> GeneratorOutput:
         """styles [N, n, d], maps {resolution: [N or 1, r, r, C]}."""
-        constant = self.constant[...].astype(self.dtype)
-        h = self.first(jnp.broadcast_to(constant, (styles.shape[0], *constant.shape)), styles[:, 0])
+        constant = self.constant[...]
+        h = jnp.broadcast_to(constant, (styles.shape[0], *constant.shape)).astype(self.dtype)  # as `spread`
+        h = self.first(h, styles[:, 0])
         rgb, flows = None, []
         for j, stage in enumerate(self.stages):
             i = 2 * j + 1

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from toontalker_jax.ops.broadcast import spread
 from toontalker_jax.ops.convolution import convolve
 from toontalker_jax.ops.resample import blur, upsample_conv3x3
 
 
 def activate(x: jax.Array, bias: jax.Array) -> jax.Array:
     """sqrt(2) · leaky_relu(x + bias, 0.2)."""
-    return jax.nn.leaky_relu(x + bias.astype(x.dtype), 0.2) * math.sqrt(2)
+    return jax.nn.leaky_relu(x + spread(bias, x), 0.2) * math.sqrt(2)
 
 
 def rematerialized(wanted: bool, block: Callable) -> Callable:
@@ -124,7 +125,8 @@ class PlainConv(nnx.Module):
         self.bias = nnx.Param(jax.random.uniform(rngs.params(), (channels_out,), jnp.float32, -bound, bound))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return convolve(x, self.kernel[...]) + self.bias[...].astype(x.dtype)
+        x = convolve(x, self.kernel[...])
+        return x + spread(self.bias[...], x)
 
 
 class ModulatedConv(Equalized):
@@ -159,12 +161,12 @@ class ModulatedConv(Equalized):
         """x [N, H, W, in], style [N, style_width] → [N, H, W, out], or [N, 2H, 2W, out] if `upsample`."""
         kernel = self.scaled_kernel()
         scale = self.modulation(style)  # [N, in]
-        x = x * scale[:, None, None, :].astype(x.dtype)
+        x = x * spread(scale[:, None, None, :], x)
         x = upsample_conv3x3(x, kernel.astype(x.dtype)) if self.upsample else convolve(x, kernel)
         if self.demodulate:
             energy = self.energy[...] if self.folded else _energy(kernel)  # [in, out]
             norm = jax.lax.rsqrt(jnp.matmul(jnp.square(scale), energy, precision="highest") + 1e-8)  # [N, out]
-            x = x * norm[:, None, None, :].astype(x.dtype)
+            x = x * spread(norm[:, None, None, :], x)
         return x
 
     def fold(self, dtype: jax.typing.DTypeLike) -> None:

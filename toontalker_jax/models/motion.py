@@ -9,6 +9,7 @@ from flax import nnx
 
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.layers import PlainConv
+from toontalker_jax.ops.broadcast import spread
 
 
 class MotionCodes(NamedTuple):
@@ -45,7 +46,8 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x.astype(self.dtype) @ self.kernel[...].astype(self.dtype) + self.bias[...].astype(self.dtype)
+        x = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
+        return x + spread(self.bias[...], x)
 
 
 class LayerNorm(nnx.Module):

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from toontalker_jax.ops.broadcast import spread
+
 
 def warp(features: jax.Array, offset: jax.Array, *, align_corners: bool) -> jax.Array:
     """Sample every pixel of a square map `offset` away from where the identity grid linspace(-1, 1, S) puts it.
@@ -53,7 +55,7 @@ def _bilinear(features: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """features [N or 1, H, W, C] at the pixel positions x, y [N, h, w], float32 → [N, h, w, C]."""
     n, height, width, channels = features.shape
     x0, y0 = jnp.floor(x), jnp.floor(y)
-    fx, fy = ((p - p0)[..., None].astype(features.dtype) for p, p0 in ((x, x0), (y, y0)))
+    fx, fy = ((p - p0)[..., None] for p, p0 in ((x, x0), (y, y0)))
     # One ring of zeros around the map, in which every position outside ends up, makes the zero padding.
     rows = jnp.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(n, -1, channels)
     column = [jnp.clip(x0 + i, -1, width).astype(jnp.int32) + 1 for i in (0, 1)]
@@ -61,12 +63,12 @@ def _bilinear(features: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
     def line(i: int) -> jax.Array:
         left, right = (_take(rows, row[i] + column[j]) for j in (0, 1))
-        return left + fx * (right - left)
+        return left + spread(fx, left) * (right - left)
 
     # From one corner towards the next: the gradients of positions are then sums of small differences, not differences
     # of large sums, whose rounding was ten times as much.
     above, below = line(0), line(1)
-    return above + fy * (below - above)
+    return above + spread(fy, above) * (below - above)
 
 
 def _take(rows: jax.Array, index: jax.Array) -> jax.Array:
