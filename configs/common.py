@@ -44,17 +44,20 @@ def base() -> ml_collections.ConfigDict:
     config.mesh = {"fsdp": 1}  # devices that share one copy of the training state; divides their number
     config.model = dataclasses.asdict(ModelConfig())  # the released network
     config.data = {"real": "", "cartoon": "", "real_split": "", "cartoon_split": ""}
-    config.data.first, config.data.last = 0, 0  # a single video: its frames first … last - 1; 0, 0 means all
+    config.data.first, config.data.last = 0, 0  # of the real clips only frames first … last - 1; 0, 0 means all
     config.data.min_distance, config.data.max_distance = 1, 0  # between the frames of a pair; 0: no maximum
-    config.data.identity_balanced = False  # each identity once an epoch, and not each clip
+    config.data.identity_balanced = False  # an epoch shows each identity once, by one of its clips, not each clip
     config.data.driver_weights = {"real": 1.0, "cartoon": 1.0}  # stage 2: shares of the tuples that each domain drives
     config.data.flip, config.data.colour_jitter = False, 0.0  # augmentations, data_pipelines/augmentation.py
     config.data.max_bad_records = 100  # frames that cannot be read and are skipped by a process, before it stops
     config.data.workers, config.data.threads = 0, 2  # decoding processes of a process (0: itself), threads of each
+    # Factors of the losses (losses.py), 0: not computed. image_gradient: L1 of finite differences; change: L1 over what
+    # moves between the frames; perceptual: VGG19, needs vgg; adversarial: brings discriminators; analogy: stage 2's.
     config.weights = {"l1": 1.0, "image_gradient": 0.0, "change": 0.0}
     config.weights.update(perceptual=0.0, adversarial=0.0, analogy=0.0)
     config.vgg = ""  # torchvision's vgg19 file, or "random" for untrained features; read if perceptual is weighted
     config.optimizer = {"learning_rate": 0.0, "warmup_steps": 0, "decay": "none", "beta1": 0.0, "beta2": 0.99}
+    # decay: none or cosine, to 0 at the last step. discriminator_optimizer has the same keys, and is set by itself.
     # The rate is meant for reference_batch and scales with (batch_size / reference_batch)^batch_exponent.
     config.optimizer.update(reference_batch=64, batch_exponent=0.0, clip_norm=0.0)  # 0: the gradient is not clipped
     config.optimizer.multipliers = {}  # {"motion_encoder": 5.0}: factors on the learning rate of parts of the model

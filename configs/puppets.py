@@ -4,7 +4,8 @@
     python scripts/train.py --config=configs/puppets.py:stage=1 --workdir=runs/puppets1
     python scripts/train.py --config=configs/puppets.py:stage=2 --workdir=runs/puppets2 --config.init=runs/puppets1
 
-Cost and result: README.md; of the shipped network, which began by an earlier state of it: pretrained/puppets/README.md.
+Not run from end to end as it stands; what longer runs of it reached: README.md, Results. The shipped network's runs:
+pretrained/puppets/README.md.
 `--config.weights.analogy=0` is the ablation without the analogy loss.
 """
 

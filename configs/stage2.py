@@ -6,7 +6,8 @@
 Reconstruction in both domains as in stage 1, 20 · analogy motion loss both ways, adversarial loss on the cross-domain
 outputs; 10 k iterations, batch 8, Adam 1e-4. Table 5 of the paper: --config.weights.analogy=0. Table 6: 0, 20, 40, 100.
 Table 7, in both stages: --config.model.query=mlp, --config.model.backward_resolutions="()", --config.model.sft_from=0.
-Cost: not yet measured at this size. `:recipe=modern`: common.modern.
+More than 8 devices need a larger --config.batch_size. Cost: not yet measured at this size. `:recipe=modern`:
+common.modern.
 """
 
 import ml_collections

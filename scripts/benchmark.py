@@ -23,6 +23,9 @@ from toontalker_jax.checkpoints import package_versions
 from toontalker_jax.cpu import settle_for_cpu
 
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the report there.")
+flags.declare_key_flag("config")
+for _module in (data, layers, processes, reenact, train):
+    flags.adopt_module_key_flags(_module)  # for --help
 
 BENCHMARKS = {
     "reenact": reenact.measure,

@@ -1,7 +1,7 @@
 """Compiles a recipe's training step for a TPU slice, with no TPU, and says what it needs of each chip.
 
     python scripts/compile_check.py --config=configs/stage1.py --topology=v5e:16x16 --batch_per_chip=8
-    python scripts/compile_check.py --config=configs/stage2.py --topology=v6e:4x4 --config.model.remat=true
+    python scripts/compile_check.py --config=configs/stage2.py --topology=v6e:2x2 --config.model.remat=true
 
 Any --config.key=value of training works. Needs the extra "tpu" (libtpu holds the compiler) and, at the paper's size,
 10 GB of memory and tens of minutes; --effort=-1 is several times faster and its memory is that of a program that is
@@ -36,6 +36,7 @@ _BATCH_PER_CHIP = flags.DEFINE_integer("batch_per_chip", 0, "The same, for each 
 _SEARCH = flags.DEFINE_bool("search", True, "If it does not fit, look for the batch that does.")
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the report there, as JSON.")
 flags.adopt_module_key_flags(compile_once)  # for --help
+flags.declare_key_flag("config")
 flags.mark_flag_as_required("config")
 
 

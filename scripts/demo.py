@@ -3,7 +3,7 @@
     make demo
 
 Writes to runs/demo/: a video of each type (source | driver | result | truth), grid.png, report.json, and the two short
-trainings in stage1/ and stage2/ (TensorBoard: tensorboard --logdir runs/demo).
+trainings in stage1/ and stage2/ (to look: pip install tensorboard; tensorboard --logdir runs/demo).
 """
 
 import json

@@ -24,11 +24,13 @@ from scripts.option_flags import from_flags
 from scripts.preparations import options
 from scripts.preparations.report import print_plan, print_report
 
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to write to; must be absent or empty.", required=True)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder to write to: new, empty, or of the same command before, which goes on.", required=True
+)
 _WORKERS = flags.DEFINE_integer("workers", os.cpu_count(), "Processes.")
 
 _INPUT = flags.DEFINE_string("input", None, "Folder to read.")
-_SPLIT_FILE = flags.DEFINE_string("split_file", None, "CSV with the columns name (of a clip or identity) and split.")
+_SPLIT_FILE = flags.DEFINE_string("split_file", None, "CSV: name (of a clip or identity), split; others are left out.")
 _TEST_SHARE = flags.DEFINE_float("test_share", 0.1, "Share of identities in `test` where neither folders nor file say.")
 _STRIPS = flags.DEFINE_enum("strips", "auto", ["auto", "yes", "no"], "Whether images hold frames side by side.")
 _SHARD_MIB = flags.DEFINE_float("shard_mib", SHARD_BYTES / 2**20, "Size of a shard, roughly.", lower_bound=0)

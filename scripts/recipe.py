@@ -5,7 +5,9 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe in configs/.", lock_config=True)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A recipe, configs/NAME.py[:KEY=VALUE,…]; --config.KEY=VALUE changes it.", lock_config=True
+)
 
 
 def as_json(config: ConfigDict) -> dict[str, Any]:

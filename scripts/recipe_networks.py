@@ -1,6 +1,7 @@
 """The networks that a recipe names, and what their step computes."""
 
 import dataclasses
+import shlex
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,7 @@ def initial_model(config: ConfigDict) -> ToonTalker:
     has = {name: value for name, value in dataclasses.asdict(model.config).items() if name not in _OF_THE_START}
     differing = {name: value for name, value in has.items() if value != wanted[name]}
     if differing:
-        settings = " ".join(f"--config.model.{name}={value}" for name, value in differing.items())
+        settings = shlex.join(f"--config.model.{name}={value}" for name, value in differing.items())
         raise ValueError(f"config.init = {config.init} is another network than the recipe's: it has {settings}.")
     if config.stage == 2 and "cartoon" not in model.domains:
         return start_stage2(model)

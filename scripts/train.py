@@ -33,6 +33,7 @@ _TRACE = flags.DEFINE_integer("trace_steps", 0, "Steps to profile, from the 10th
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed", "", "Join other processes: 'auto' (SLURM, TPU pods, …), or ADDRESS:PORT,PROCESSES,INDEX."
 )
+flags.declare_key_flag("config")
 flags.mark_flag_as_required("config")
 
 

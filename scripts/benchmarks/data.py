@@ -22,11 +22,11 @@ from data_pipelines.clips import open_clips
 from data_pipelines.loaders import Batches, Reading, pair_batches
 from data_pipelines.prepared_clips import PreparedClips
 
-_DATA = flags.DEFINE_string("data", None, "Data set written by prepare_data.py.")
-_SPLIT = flags.DEFINE_string("split", "train", "Its split.")
-_PAIRS = flags.DEFINE_integer("pairs", 16, "Pairs of a batch.", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 4, "Length of one measurement.", lower_bound=0)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements of each kind.", lower_bound=1)
+_DATA = flags.DEFINE_string("data", None, "data: data set written by prepare_data.py.")
+_SPLIT = flags.DEFINE_string("split", "train", "data: its split.")
+_PAIRS = flags.DEFINE_integer("pairs", 16, "data: pairs of a batch.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 4, "data: length of one measurement.", lower_bound=0)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "data: measurements of each kind.", lower_bound=1)
 _RECORDS = 512  # of bare decoding
 
 

@@ -27,9 +27,9 @@ from toontalker_jax.ops.warp import warp
 
 LIMIT = 6  # forward and backward over forward
 
-_RESOLUTION = flags.DEFINE_integer("resolution", 64, "Side of the maps: 16, 32, 64 or 128.")
-_ROWS = flags.DEFINE_integer("rows", 2, "Rows of a layer's batch: 1, 2, or a multiple of 4.", lower_bound=1)
-_LAYER_ROUNDS = flags.DEFINE_integer("layer_rounds", 5, "Measurements of each kind.", lower_bound=1)
+_RESOLUTION = flags.DEFINE_integer("resolution", 64, "layers: side of the maps: 16, 32, 64 or 128.")
+_ROWS = flags.DEFINE_integer("rows", 2, "layers: rows of a layer's batch: 1, 2, or a multiple of 4.", lower_bound=1)
+_LAYER_ROUNDS = flags.DEFINE_integer("layer_rounds", 5, "layers: measurements of each kind.", lower_bound=1)
 
 Shape = tuple[int, ...]
 

@@ -26,7 +26,7 @@ from toontalker_jax.training.processes import free_port
 SETTINGS = {"1 process x 4 devices": (1, 4), "1 process x 8 devices": (1, 8), "2 processes x 4 devices": (2, 4)}
 TASKS = ("step", "sum")
 
-_CHILD = flags.DEFINE_list("child", None, "Of this script's own use: port, processes, index, devices.")
+_CHILD = flags.DEFINE_list("child", None, "processes: of this script's own use: port, processes, index, devices.")
 
 
 def serve(port: int, count: int, index: int, devices: int) -> None:

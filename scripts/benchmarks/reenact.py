@@ -36,15 +36,15 @@ ROOT = Path(__file__).resolve().parents[2]
 FRAME_RATE = Fraction(25)
 _REPORTED = ("type", "batch_size", "dtype", "frames", "repeats")
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Network to measure; random numbers without it.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 256, "Of the random network.")
-_TYPE = flags.DEFINE_enum("type", "r2c", list(KINDS), "Driver 2 source.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Frames computed at once.", lower_bound=1)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "reenact: network to measure; random numbers without it.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 256, "reenact: of the random network.")
+_TYPE = flags.DEFINE_enum("type", "r2c", list(KINDS), "reenact: driver 2 source.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "reenact: frames computed at once.", lower_bound=1)
 flags.DEFINE_alias("batch", "batch_size")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "What convolutions compute in.")
-_FRAMES = flags.DEFINE_integer("frames", 16, "Frames of one measurement, in whole batches.", lower_bound=1)
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements; their median is reported.", lower_bound=1)
-_STARTS = flags.DEFINE_bool("starts", True, "Also start reenact.py twice, with an empty and a filled cache.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "reenact: of convolutions.")
+_FRAMES = flags.DEFINE_integer("frames", 16, "reenact: frames of one measurement, in whole batches.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 5, "reenact: measurements; their median is reported.", lower_bound=1)
+_STARTS = flags.DEFINE_bool("starts", True, "reenact: also start reenact.py twice, with an empty and a filled cache.")
 
 
 def puppet_frames(size: int, count: int) -> list[np.ndarray]:

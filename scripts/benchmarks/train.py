@@ -35,9 +35,9 @@ from toontalker_jax.training.sharding import Layout, make_mesh, place, shard_bat
 from toontalker_jax.training.state import Optimizers, TrainState
 from toontalker_jax.training.step import Batch, make_train_step
 
-_STEPS = flags.DEFINE_integer("steps", 10, "Timed steps.", lower_bound=1)
-_PARTS = flags.DEFINE_bool("parts", True, "Also measure the parts of a step.")
-_LOADER = flags.DEFINE_bool("loader", False, "Also measure the wait for the recipe's data.")
+_STEPS = flags.DEFINE_integer("steps", 10, "train: timed steps.", lower_bound=1)
+_PARTS = flags.DEFINE_bool("parts", True, "train: also measure the parts of a step.")
+_LOADER = flags.DEFINE_bool("loader", False, "train: also measure the wait for the recipe's data.")
 
 # Part of a step: the program without it. Each program leaves out what those before it do, too.
 PARTS = {

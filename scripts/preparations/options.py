@@ -28,4 +28,6 @@ flags.DEFINE_float("crop_scale", _CUT.crop_scale, "Side of the crop over that of
 flags.DEFINE_integer("min_side", _CUT.min_side, "Drop smaller crops (pixels); 0: half of --image_size.")
 flags.DEFINE_integer("min_frames", _CUT.min_frames, "Drop shorter clips.")
 flags.DEFINE_integer("max_frames", _CUT.max_frames, "Divide longer scenes.")
-flags.DEFINE_float("min_face_share", _CUT.min_face_share, "Drop scenes with a face more seldom.")
+flags.DEFINE_float(
+    "min_face_share", _CUT.min_face_share, "Drop scenes in which fewer of the looks than this share find a face."
+)

@@ -41,7 +41,7 @@ def check_continues(
         listed = "; ".join(f"{name} was {before!r}, is {now!r}" for name, (before, now) in differences.items())
         raise Mismatch(
             f"step {step} was trained differently: {listed}. Set it back, "
-            f"or start a new workdir from this one's generator by --config.init=WORKDIR."
+            f"or start a new workdir from this one's networks by --config.init=WORKDIR."
         )
 
 
