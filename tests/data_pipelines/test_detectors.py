@@ -71,7 +71,7 @@ def test_a_picture_without_a_face_gives_none(detector, size):
         ("face.xml", None, "no such file"),
         ("face.onnx", None, "no such file"),
         ("face.pt", b"", "not a face detector: pass a cascade .*YuNet"),
-        ("face.xml", b"hello", "not a cascade"),
+        ("face.XML", b"hello", "not a cascade"),
         ("face.xml", b"", "not a cascade"),
         ("face.xml", b"<?xml version='1.0'?><opencv_storage></opencv_storage>", "not a cascade"),
         ("face.onnx", b"hello", "not a face detector"),
