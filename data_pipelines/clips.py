@@ -138,16 +138,19 @@ def clip_paths(path: Path) -> list[Path]:
     """The clips at `path`, as in `open_clips` if it is no prepared data set: all video files, or all folders of images.
 
     Raises:
-      ValueError: nothing of these.
+      ValueError: nothing of these, or both.
     """
     if path.is_file() or video.frame_files(path):
         return [path]
     entries = sorted((e for e in path.iterdir() if not e.name.startswith(".")), key=lambda e: video.natural_key(e.name))
     files = [entry for entry in entries if entry.suffix.lower() in video.VIDEO_SUFFIXES and entry.is_file()]
-    found = files or [entry for entry in entries if entry.is_dir()]
-    if not found:
+    folders = [entry for entry in entries if entry.is_dir()]
+    if not files and not folders:
         raise ValueError(f"{path}: no prepared data set, images, videos or folders of images there")
-    return found
+    if files and (framed := next(filter(video.frame_files, folders), None)):
+        both = f"videos ({files[0].name}, …) and folders of images ({framed.name}, …)"
+        raise ValueError(f"{path} has both {both}: name a folder with one kind of clips")
+    return files or folders
 
 
 def _load_video(file: Path, image_size: int | None, first: int | None, last: int | None) -> list[np.ndarray]:

@@ -17,9 +17,9 @@ _HAAR_SIDE, _HAAR_SMALLEST = 640, 16  # Longest side searched, and that side ove
 _YUNET_SIDE = 320  # YuNet is trained for faces of about 10 to 300 pixels, so this finds a close-up and a small face.
 _YUNET_SCORE = 0.8
 # Width and height of other networks' input: the first that the network takes. Those of any size take the first.
-_SIZES = (640, 640), (320, 320), (416, 416), (320, 240), (640, 480)
+_SIZES = (640, 640), (320, 320), (416, 416), (320, 240), (640, 480), (160, 160)
 _SCORE, _OVERLAP = 0.5, 0.45
-_FEW = 1000  # A YOLO network's grids at these sizes have more rows than this, its own choice of them has fewer.
+_FEW = 1000  # A YOLO network's grids at most sizes have more rows than this, its own choice of them has fewer.
 _STRIDES = 8, 16, 32  # of SCRFD's grids
 _KINDS = "a cascade (.xml) or a network (.onnx: YuNet, YOLO, SCRFD or SSD)"
 
@@ -32,11 +32,14 @@ def open_detector(path: str | os.PathLike = "") -> Detector:
     - YuNet's twelve;
     - one, as YOLO networks have it: [1, 4 + C, N] (v8 and after) or [1, N, 5 + C] (v5), a row being the box's middle
       and size in pixels of the input and then a score, which is that of the first class or of any object; or
-      [1, N, 6], N at most 1000, of those that choose among boxes themselves (v10), a row being corners, score, class;
+      [1, N, 6 or more], N at most 1000, of those that choose among boxes themselves (v10, or exported with NMS), a row
+      being corners, score, class;
     - six or nine: SCRFD's scores [N, 1] and distances [N, 4], in steps of 8, 16 and 32 pixels from two anchors a step,
       perhaps with landmarks [N, 10];
     - two: scores [1, N, 2], the second the face's, and boxes [1, N, 4], the corners as shares of the input (SSD, as
       UltraFace has it).
+
+    Networks need an input of a fixed size: OpenCV reads few others (SCRFD's is given when it is exported).
 
     The search shrinks the picture, so that its cost is bounded: to 640 pixels of the longer side for a cascade, whose
     faces have at least 1/16 of it, to 320 for YuNet, with faces from about 1/32, and to other networks' input.
@@ -82,7 +85,8 @@ def _open_network(path: Path) -> Detector:
         for size in _SIZES:
             with contextlib.suppress(cv2.error, ValueError):  # Read anew: what a size did not fit stays broken.
                 return _open_boxes(path, *size)
-    raise FaceError(f"{path}: not a face detector that OpenCV can read: pass {_KINDS}, or no path (bundled)")
+    known = f"{_KINDS}, with an input of a fixed size"
+    raise FaceError(f"{path}: not a face detector that OpenCV can read: pass {known}, or no path (bundled)")
 
 
 @contextlib.contextmanager
@@ -137,8 +141,9 @@ def _open_boxes(path: Path, width: int, height: int) -> Detector:
 
 def _read_outputs(outputs: Sequence[np.ndarray], width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [N, 4], upper left corner and size in pixels, and scores [N]. Raises ValueError for other outputs."""
+    ranks = {output.ndim for output in outputs}
     tables = [output[0] if output.ndim == 3 and len(output) == 1 else output for output in outputs]
-    if any(table.ndim != 2 for table in tables):
+    if any(table.ndim != 2 for table in tables) or (2 in ranks and len(outputs) < 6):  # only SCRFD's may lack the batch
         raise ValueError(f"outputs of shapes {[output.shape for output in outputs]}")
     widths = sorted(table.shape[1] for table in tables)
     if len(tables) == 1:
@@ -152,11 +157,12 @@ def _read_outputs(outputs: Sequence[np.ndarray], width: int, height: int) -> tup
 
 
 def _read_yolo(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if table.shape[1] == 6 and len(table) <= _FEW:
-        return _from_corners(table[:, :4]), table[:, 4]
     rows = table if len(table) > table.shape[1] else table.T
-    if rows.shape[1] < 5:
+    few = rows is table and len(rows) <= _FEW
+    if rows.shape[1] < (6 if few else 5):
         raise ValueError(f"an output of shape {table.shape}")
+    if few:
+        return _from_corners(rows[:, :4]), rows[:, 4]
     size = rows[:, 2:4]
     return np.concatenate([rows[:, :2] - size / 2, size], axis=1), rows[:, 4]
 

@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
         check_inputs(argv[1])
         model = load_model(_CHECKPOINT.value)
         report, rows = PROTOCOLS[argv[1]](model, _BATCH_SIZE.value)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # the last of a bucket without the extra gcs
         raise SystemExit(f"error: {error}") from None
     report = {
         "protocol": argv[1],

@@ -26,7 +26,7 @@ def main(_: list[str]) -> None:
             raise FileNotFoundError(f"{output.parent}: no such folder: make it, or choose another path.")
         tree = export(load_model(_CHECKPOINT.value))
         write_torch_file(output, tree)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # the last of a bucket without the extra gcs
         raise SystemExit(f"error: {error}") from None
     size = output.stat().st_size
     print(f"{output}: {', '.join(f'{key} ({len(state)} tensors)' for key, state in tree.items())}, {size} bytes")

@@ -30,8 +30,11 @@ def fresh_model(config: ConfigDict) -> ToonTalker:
     return ToonTalker(ModelConfig(**config.model), setup.domains(config), rngs=nnx.Rngs(config.seed))
 
 
-def initial_model(config: ConfigDict) -> ToonTalker:
-    """The network that the run starts from: `config.init`, or random parameters (stage 1 only).
+def initial_networks(config: ConfigDict) -> tuple[ToonTalker, Params]:
+    """What the run starts from: `config.init`, or random parameters (stage 1 only).
+
+    The model, and the discriminators, {domain: …}: empty if none are wanted or `config.init` has none. Stage 2 after
+    stage 1 has copies for the cartoon domain.
 
     Raises:
       ValueError: stage 2 without `config.init`, or that is another network than the recipe's.
@@ -39,42 +42,35 @@ def initial_model(config: ConfigDict) -> ToonTalker:
     if not config.init:
         if config.stage == 2:
             raise ValueError("stage 2 starts from stage 1: name its workdir or checkpoint by --config.init=PATH.")
-        return fresh_model(config)
-    model = checkpoints.load_model(config.init, **{name: config.model[name] for name in _OF_THE_RUN})
+        return fresh_model(config), {}
+    how = {name: config.model[name] for name in _OF_THE_RUN}
+    model, judges = checkpoints.load_networks(config.init, discriminators=config.weights.adversarial != 0, **how)
     wanted = dataclasses.asdict(ModelConfig(**config.model))
     has = {name: value for name, value in dataclasses.asdict(model.config).items() if name not in _OF_THE_START}
     differing = {name: value for name, value in has.items() if value != wanted[name]}
     if differing:
         settings = shlex.join(f"--config.model.{name}={value}" for name, value in differing.items())
         raise ValueError(f"config.init = {config.init} is another network than the recipe's: it has {settings}.")
+    if config.weights.adversarial and not judges:
+        logging.warning("config.init = %s has no discriminators: they start anew.", config.init)
     if config.stage == 2 and "cartoon" not in model.domains:
-        return start_stage2(model)
+        # Shared buffers could not be donated.
+        return start_stage2(model), judges and judges | {"cartoon": jax.tree.map(jnp.copy, judges["real"])}
     if set(model.domains) != set(setup.domains(config)):
         found, wants = ", ".join(sorted(model.domains)), ", ".join(setup.domains(config))
         raise ValueError(f"config.init = {config.init} has the domains {found}; stage {config.stage} trains {wants}.")
-    return model
-
-
-def initial_discriminators(config: ConfigDict) -> Params:
-    """Those of `config.init`, stage 2's cartoon one a copy of stage 1's; empty if none are wanted or it has none."""
-    if not (config.init and config.weights.adversarial):
-        return {}
-    found = checkpoints.load_discriminators(config.init)
-    if not found:
-        logging.warning("config.init = %s has no discriminators: they start anew.", config.init)
-    elif config.stage == 2 and "cartoon" not in found:
-        found["cartoon"] = jax.tree.map(jnp.copy, found["real"])  # shared buffers could not be donated
-    return found
+    return model, judges
 
 
 def starting_point(config: ConfigDict, layout: Layout, resumes: bool) -> setup.Setup:
     """What the run starts with; if it `resumes`, shapes alone: its checkpoint has the rest, and `init` is not needed.
 
-    Raises: as `initial_model` and `setup.set_up`.
+    Raises: as `initial_networks` and `setup.set_up`.
     """
     if resumes:
         return setup.abstract_setup(config, lambda: fresh_model(config), layout)
-    return setup.set_up(config, initial_model(config), layout, initial_discriminators(config))
+    model, discriminators = initial_networks(config)
+    return setup.set_up(config, model, layout, discriminators)
 
 
 def perceptual_network(config: ConfigDict) -> VGG19 | None:

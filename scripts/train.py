@@ -46,6 +46,7 @@ def prepare(
       ValueError, TypeError, OSError: something in the config or in the workdir is wrong.
     """
     processes.join(_DISTRIBUTED.value)
+    checkpoints.check_kept(config.keep_newest, config.keep_every)
     model, layout, vgg = ModelConfig(**config.model), Layout(make_mesh(config.mesh.fsdp)), perceptual_network(config)
     training = starting_point(config, layout, resumes=checkpoints.has_steps(workdir))
     batches, reading = open_batches(config, model.image_size), reading_options(config.data)
@@ -53,8 +54,8 @@ def prepare(
     shown, recipe = first_rows(batches, reading), as_json(config)
     batch = batch_shapes(shown, data)
     check_divides(batch, config.accumulate, layout.mesh, STD_GROUP if config.weights.adversarial else 1)
-    keep = {"keep_newest": config.keep_newest, "keep_every": config.keep_every or None}
-    saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir, **keep))
+    kept = {"keep_newest": config.keep_newest, "keep_every": config.keep_every}
+    saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir, **kept))
     state = loop.resume(training.state, saved, layout, data, recipe)
     saved.check_space(state)
     describe_run(workdir, recipe, state.generator)
@@ -86,7 +87,7 @@ def main(_: list[str]) -> None:
         notice = preemption.Notice()
         with contextlib.ExitStack() as stack:
             try:
-                train = prepare(CONFIG.value, epath.Path(_WORKDIR.value), notice, stack)
+                train = prepare(CONFIG.value, checkpoints.absolute(_WORKDIR.value), notice, stack)
             except (ValueError, TypeError, ImportError) as error:  # the last of a bucket without the extra gcs
                 raise SystemExit(f"error: {error}") from None
             train()

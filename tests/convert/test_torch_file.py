@@ -64,8 +64,8 @@ def test_plain_values_survive(form):
 
 
 def test_a_dict_that_holds_itself_is_refused(tmp_path):
-    path = rezip(tmp_path / "x.pt", {"data.pkl": b"\x80\x02}q\0X\1\0\0\0ah\0s."})
-    with pytest.raises(ValueError, match="not an official checkpoint"):
+    path = rezip(tmp_path / "x.pt", {"data.pkl": b"\x80\x02}q\0X\3\0\0\0genh\0s."})
+    with pytest.raises(ValueError, match="no enc.convs"):
         convert(open_torch_file(path))
 
 

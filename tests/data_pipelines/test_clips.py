@@ -1,5 +1,6 @@
 import pickle
 
+import cv2
 import numpy as np
 import pytest
 
@@ -147,4 +148,7 @@ def test_nothing_to_open_is_told(tmp_path):
         clips.open_clips(tmp_path, "train")
     (tmp_path / "text.mp4").write_text("text")
     with pytest.raises(video.VideoError, match="text.mp4"):
+        clips.open_clips(tmp_path)
+    cv2.imwrite(str(tmp_path / "empty" / "0.png"), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"both videos \(text.mp4, …\) and folders of images \(empty, …\)"):
         clips.open_clips(tmp_path)

@@ -147,11 +147,13 @@ def toy_network(kind, box_side=SIDE):
         constants |= {"boxes": boxes.T[None].copy(), "shape": np.array([1, 1, count])}
         nodes.append(node("Concat", ["boxes", "score"], "out", axis=1))
         return onnx_file((1, 3, height, 320), nodes, constants, {"out": (1, 5, count)})
-    if kind in ("v5", "v10"):  # [1, N, 5 + 2], [1, N, 6]
-        rest = np.ones((1, count, 2 if kind == "v5" else 1), np.float32)
-        constants |= {"boxes": (boxes if kind == "v5" else corners)[None], "rest": rest}
-        nodes.append(node("Concat", ["boxes", "score", "rest"], "out", axis=2))
-        return onnx_file((1, 3, height, 320), nodes, constants, {"out": (1, count, 5 + rest.shape[2])})
+    if kind in ("v5", "v10", "pose"):  # [1, N, 5 + 1], with many more rows; [1, N, 6]; [1, N, 6 + 5]
+        rest = np.ones((1, count, 6 if kind == "pose" else 1), np.float32)
+        more = np.zeros((1, 1000 if kind == "v5" else 1, 5 + rest.shape[2]), np.float32)
+        constants |= {"boxes": (boxes if kind == "v5" else corners)[None], "rest": rest, "more": more}
+        nodes.append(node("Concat", ["boxes", "score", "rest"], "some", axis=2))
+        nodes.append(node("Concat", ["some", "more"], "out", axis=1))
+        return onnx_file((1, 3, height, 320), nodes, constants, {"out": (1, count + more.shape[1], more.shape[2])})
     constants |= {"corners": corners[None] / np.float32([320, height] * 2)}  # scores [1, N, 2] and corners [1, N, 4]
     nodes += [
         node("Mul", ["score", "none"], "nothing"),
@@ -192,7 +194,7 @@ def toy_detector(folder, kind, **options):
     return detectors.open_detector(folder / "toy.onnx")
 
 
-@pytest.mark.parametrize("kind", ["v8", "v5", "v10", "SSD"])
+@pytest.mark.parametrize("kind", ["v8", "v5", "v10", "pose", "SSD"])
 def test_boxes_of_onnx_networks_are_in_full_resolution_pixels(tmp_path, capfd, kind):
     detect = toy_detector(tmp_path, kind)
     assert not capfd.readouterr().err  # OpenCV's complaints of sizes that the network does not take
@@ -232,6 +234,14 @@ def test_scrfds_distances_are_counted_in_steps_from_its_anchors(tmp_path, ranks,
     assert detect(image)[0] == Box(2 * (176 - 80), 2 * (160 - 64), 2 * 128, 2 * 96)
     image[2 * 160 : 2 * 192, 2 * 160 : 2 * 192, 0] = 255  # one step of 32 and all smaller ones in it
     assert detect(image)[0] == Box(0, 2 * (160 - 128), 2 * 256, 2 * 192)
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(1, 6)], [(100, 7)], [(1, 300, 5)], [(1, 4, 900)], [(1, 2), (1, 4)], [(1, 9, 1)] * 6]
+)
+def test_outputs_of_no_known_kind_are_refused(shapes):
+    with pytest.raises(ValueError, match="shape"):
+        detectors._read_outputs([np.zeros(shape, np.float32) for shape in shapes], 320, 320)
 
 
 def test_an_onnx_network_that_is_no_detector_is_named(tmp_path):

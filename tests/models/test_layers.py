@@ -117,10 +117,10 @@ def sums(jaxpr):
                 yield from sums(inner)
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_gradients_in_bfloat16_are_summed_in_float32(remat):
+@pytest.mark.parametrize(("remat", "query"), [(False, "transformer"), (True, "mlp")])
+def test_gradients_in_bfloat16_are_summed_in_float32(remat, query):
     """Of biases, styles, masks and positions: sums over as many as a million pixels."""
-    config = dataclasses.replace(TINY, dtype="bfloat16", sft_from=8, remat=remat)
+    config = dataclasses.replace(TINY, dtype="bfloat16", sft_from=8, remat=remat, query=query)
     graph, state = abstract_network(config, ("real",))
     judge, judges = nnx.split(nnx.eval_shape(lambda: Discriminator(config, rngs=nnx.Rngs(0))))
 

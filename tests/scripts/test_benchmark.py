@@ -43,8 +43,9 @@ def test_the_kept_gradient_moves_nothing():
 
 def test_a_training_step_and_the_wait_for_data_are_measured(clips, tmp_path):
     settings = TINY_SETTINGS | SHORT | {"data.last": 0, "data.real": clips / "real"}
-    command = [sys.executable, "scripts/benchmark.py", "train", "--config=configs/video.py", "--steps=1", "--loader", "--noparts"]
-    command += [f"--output={tmp_path / 'report.json'}", *(f"--config.{key}={value}" for key, value in settings.items())]
+    command = [sys.executable, "scripts/benchmark.py", "train", "--config=configs/video.py", "--steps=1", "--noparts"]
+    command += ["--loader", f"--output={tmp_path / 'report.json'}"]
+    command += [f"--config.{key}={value}" for key, value in settings.items()]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}  # as `stage1`, which has compiled the step
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -121,20 +121,21 @@ def test_another_network_than_the_recipes_is_no_start(tiny_model, tmp_path, capl
     save_model(tmp_path / "two", model)
     recipe = tiny_recipe(model.config, init=str(tmp_path / "two"))
     with pytest.raises(ValueError, match="two has the domains cartoon, real; stage 1 trains real"):
-        recipe_networks.initial_model(recipe)
+        recipe_networks.initial_networks(recipe)
     recipe.stage, recipe.model.dropout, recipe.model.flow_init_scale = 2, 0.5, 0.3  # of the run, and of the start
-    assert recipe_networks.initial_model(recipe).config.dropout == 0.5
-    assert recipe_networks.initial_discriminators(recipe) == {} and "discriminators" not in caplog.text
+    started, discriminators = recipe_networks.initial_networks(recipe)
+    assert started.config.dropout == 0.5 and discriminators == {}
+    assert "discriminators" not in caplog.text
     recipe.weights.adversarial = 1.0
-    assert recipe_networks.initial_discriminators(recipe) == {}
+    assert recipe_networks.initial_networks(recipe)[1] == {}
     assert "two has no discriminators: they start anew" in caplog.text
     recipe.model.width, recipe.model.align_corners = 32, True
     settings = "--config.model.width=16 --config.model.align_corners=False"
     with pytest.raises(ValueError, match=f"is another network than the recipe's: it has {settings}"):
-        recipe_networks.initial_model(recipe)
+        recipe_networks.initial_networks(recipe)
 
 
-def test_discriminators_go_on_and_the_cartoon_one_starts_as_the_real_one(tiny_model, tmp_path):
+def test_discriminators_go_on_with_their_generator_and_the_cartoon_one_starts_as_the_real_one(tiny_model, tmp_path):
     model, layout = tiny_model(("real",)), Layout(make_mesh(devices=jax.devices()[:1]))
     recipe = tiny_recipe(model.config, steps=200, batch_size=8)
     recipe.weights.adversarial = recipe.discriminator_optimizer.learning_rate = 1.0
@@ -142,8 +143,15 @@ def test_discriminators_go_on_and_the_cartoon_one_starts_as_the_real_one(tiny_mo
     former = jax.tree.map(lambda leaf: leaf + 1, state.discriminator["real"])
     with TrainCheckpoints(tmp_path / "run") as saved:
         saved.save(7, state._replace(discriminator={"real": former})._asdict(), model.config, ("real",))
+        damaged = jax.tree.map(lambda leaf: leaf + 1, state.generator)
+        saved.save(8, state._replace(generator=damaged)._asdict(), model.config, ("real",))
+    description = tmp_path / "run" / "checkpoints" / "8" / "model" / "metadata"
+    sums = json.loads(description.read_text())
+    sums["digests"] = {name: sum + 1 if "generator" in name else sum for name, sum in sums["digests"].items()}
+    description.write_text(json.dumps(sums))
     recipe.init, recipe.stage = str(tmp_path / "run"), 2
     begins = recipe_networks.starting_point(recipe, layout, resumes=False).state
+    # Of step 7: of step 8 the generator is damaged, its discriminator is not.
     jax.tree.map(np.testing.assert_array_equal, begins.discriminator, {"real": former, "cartoon": former})
     buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(begins.discriminator)]
     assert len(set(buffers)) == len(buffers)  # donated ones may not be shared

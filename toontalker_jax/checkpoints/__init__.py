@@ -11,20 +11,22 @@ and the caller's metadata; steps that turned out damaged lie in `damaged/<step>/
 """
 
 from toontalker_jax.checkpoints.digests import digests
-from toontalker_jax.checkpoints.format import Mismatch, describe, package_versions
-from toontalker_jax.checkpoints.inference import check_free, load_discriminators, load_model, read_config, save_model
-from toontalker_jax.checkpoints.training import Restored, TrainCheckpoints, has_steps
+from toontalker_jax.checkpoints.format import Mismatch, absolute, describe, package_versions
+from toontalker_jax.checkpoints.inference import check_free, load_model, load_networks, read_config, save_model
+from toontalker_jax.checkpoints.training import Restored, TrainCheckpoints, check_kept, has_steps
 
 __all__ = [
     "Mismatch",
     "Restored",
     "TrainCheckpoints",
+    "absolute",
     "check_free",
+    "check_kept",
     "describe",
     "digests",
     "has_steps",
-    "load_discriminators",
     "load_model",
+    "load_networks",
     "package_versions",
     "read_config",
     "save_model",

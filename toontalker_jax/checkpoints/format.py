@@ -36,8 +36,15 @@ def package_versions() -> dict[str, str]:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """A local path from the root, as Orbax demands; one in a bucket as it is (etils would take it for a local one)."""
-    path = epath.Path(path)
+    """A local path from the root, as Orbax demands; one in a bucket as it is (etils would take it for a local one).
+
+    Raises:
+      ValueError: the path has a scheme that etils does not know.
+    """
+    try:
+        path = epath.Path(path)
+    except KeyError as scheme:
+        raise ValueError(f"{path}: of the scheme {scheme} nothing is known; give a local path, or gs://…") from None
     return path if in_bucket(path) else path.expanduser().resolve()
 
 

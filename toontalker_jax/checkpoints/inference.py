@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -118,44 +118,31 @@ def load_model(path: epath.PathLike, **how: Any) -> ToonTalker:
       Mismatch: what is stored does not fit this version of the network.
       OSError: the checkpoint, or every step of the workdir, is damaged.
     """
+    return load_networks(path, discriminators=False, **how)[0]
+
+
+def load_networks(path: epath.PathLike, *, discriminators: bool, **how: Any) -> tuple[ToonTalker, dict[str, Any]]:
+    """As `load_model`, and the discriminators of the same step if wanted, {domain: parameters as nested dicts}.
+
+    An inference checkpoint has none, nor has a training without adversarial loss.
+    """
     path = absolute(path)
     if (path / "model.json").exists():
         description, sums = _read_json(path / "model.json"), path / _DIGESTS
         wanted = _read_json(sums) if sums.exists() else {}  # Former versions wrote none.
-        return _restore_model(_Stored(path, path / "params", None, description, wanted), how)
+        return _restore_model(_Stored(path, path / "params", None, description, wanted), how), {}
     _check_workdir(path)
     with TrainCheckpoints(path, read_only=True) as checkpoints:
 
-        def model_of(step: int) -> ToonTalker:
-            key = GENERATOR_EMA if checkpoints.tree(step).get(GENERATOR_EMA) else GENERATOR
-            about = checkpoints.describe_step(step)[1]
+        def networks_of(step: int) -> tuple[ToonTalker, dict[str, Any]]:
+            tree, about = checkpoints.tree(step), checkpoints.describe_step(step)[1]
+            key = GENERATOR_EMA if tree.get(GENERATOR_EMA) else GENERATOR
             state = checkpoints.state_folder(step)
-            return _restore_model(_Stored(path, state, key, about["model"], about.get("digests", {})), how)
+            stored = _Stored(path, state, key, about["model"], about.get("digests", {}))
+            domains = tuple(tree.get(DISCRIMINATOR) or ()) if discriminators else ()
+            return _restore_model(stored, how), _restore_discriminators(stored._replace(key=DISCRIMINATOR), domains)
 
-        return checkpoints.newest_sound(model_of).found
-
-
-def load_discriminators(path: epath.PathLike) -> dict[str, Any]:
-    """The discriminators of a training workdir's newest step, {domain: parameters as nested dicts}.
-
-    Empty for an inference checkpoint and for a training without them. Raises what `load_model` raises.
-    """
-    path = absolute(path)
-    if (path / "model.json").exists():
-        return {}
-    _check_workdir(path)
-    with TrainCheckpoints(path, read_only=True) as checkpoints:
-
-        def discriminators_of(step: int) -> dict[str, Any]:
-            about = checkpoints.describe_step(step)[1]
-            config, _ = _read_description(path, about["model"])
-            domains = checkpoints.tree(step).get(DISCRIMINATOR) or {}
-            abstract = nnx.eval_shape(lambda: nnx.Dict({d: Discriminator(config, rngs=nnx.Rngs(0)) for d in domains}))
-            state, sums = checkpoints.state_folder(step), about.get("digests", {})
-            stored = _Stored(path, state, DISCRIMINATOR, about["model"], sums)
-            return _restore(stored, nnx.to_pure_dict(nnx.state(abstract))) if domains else {}
-
-        return checkpoints.newest_sound(discriminators_of).found
+        return checkpoints.newest_sound(networks_of).found
 
 
 def _check_workdir(path: epath.Path) -> None:
@@ -197,6 +184,14 @@ def _restore_model(stored: _Stored, how: Mapping[str, Any]) -> ToonTalker:
     graph, abstract = abstract_network(config, domains)
     nnx.replace_by_pure_dict(abstract, _restore(stored, nnx.to_pure_dict(abstract)))
     return nnx.merge(graph, abstract)
+
+
+def _restore_discriminators(stored: _Stored, domains: Sequence[str]) -> dict[str, Any]:
+    if not domains:
+        return {}
+    config, _ = _read_description(stored.path, stored.description)
+    shapes = nnx.eval_shape(lambda: nnx.Dict({d: Discriminator(config, rngs=nnx.Rngs(0)) for d in domains}))
+    return _restore(stored, nnx.to_pure_dict(nnx.state(shapes)))
 
 
 def _restore(stored: _Stored, shapes: Any) -> Any:

@@ -50,6 +50,13 @@ def _any(step: int, metadata: Mapping[str, Any]) -> None:
     del step, metadata
 
 
+def check_kept(keep_newest: int, keep_every: int) -> None:
+    """Raises ValueError for a policy of `TrainCheckpoints` that Orbax would take, to keep nothing."""
+    for name, value, least in (("keep_newest", keep_newest, 1), ("keep_every", keep_every, 0)):
+        if value < least:
+            raise ValueError(f"{name} = {value}: must be at least {least}.")
+
+
 class TrainCheckpoints:
     """The training checkpoints of a workdir.
 
@@ -65,17 +72,11 @@ class TrainCheckpoints:
         workdir: epath.PathLike,
         *,
         keep_newest: int = 2,
-        keep_every: int | None = None,
+        keep_every: int = 0,
         read_only: bool = False,
     ):
-        """keep_newest: steps kept; keep_every: in addition, keep every step that is a multiple of this for good.
-
-        Raises:
-          ValueError: either is below 1. Orbax would take it, and keep nothing.
-        """
-        for name, value in (("keep_newest", keep_newest), ("keep_every", keep_every)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} = {value}: must be at least 1.")
+        """keep_newest: steps kept; keep_every: each multiple of this, too, for good. Raises as `check_kept`."""
+        check_kept(keep_newest, keep_every)
         policies = [checkpoint_managers.LatestN(keep_newest)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))

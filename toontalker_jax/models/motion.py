@@ -148,7 +148,8 @@ class QueryMLP(nnx.Module):
 
     def project(self, motion_base: jax.Array, descriptor: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """As `TransformerLayer.project`; `rngs` changes nothing, there is no dropout."""
-        hidden = self.base(motion_base) + self.descriptor(descriptor)[:, None, :]  # [N, K, d]
+        base, descriptor = (x.astype(jnp.float32) for x in (self.base(motion_base), self.descriptor(descriptor)))
+        hidden = base + descriptor[:, None, :]  # [N, K, d]
         return self.out(jax.nn.relu(hidden)).astype(jnp.float32)
 
     def negate(self) -> None:
