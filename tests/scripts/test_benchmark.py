@@ -1,16 +1,10 @@
-"""The arithmetic of the speed reports, and that of a training step from end to end."""
-
-import json
-import os
-import subprocess
-import sys
+"""The arithmetic of the speed reports."""
 
 import jax.numpy as jnp
 import pytest
 
 from scripts.benchmarks.clock import in_turn, ratio
 from scripts.benchmarks.train import keep_gradient, shares
-from tests.scripts.trainings import ROOT, SHORT, TINY_SETTINGS
 
 
 def test_shares_are_what_leaving_parts_out_saves_and_sum_to_one():
@@ -39,19 +33,3 @@ def test_the_kept_gradient_moves_nothing():
     optimizer = keep_gradient()
     steps, state = optimizer.update({"w": jnp.ones(3)}, optimizer.init({"w": jnp.zeros(3)}), {"w": jnp.zeros(3)})
     assert not steps["w"].any() and state["w"].all()
-
-
-def test_a_training_step_and_the_wait_for_data_are_measured(clips, tmp_path):
-    settings = TINY_SETTINGS | SHORT | {"data.last": 0, "data.real": clips / "real"}
-    command = [sys.executable, "scripts/benchmark.py", "train", "--config=configs/video.py", "--steps=1", "--noparts"]
-    command += ["--loader", f"--output={tmp_path / 'report.json'}"]
-    command += [f"--config.{key}={value}" for key, value in settings.items()]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}  # as `stage1`, which has compiled the step
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert json.loads(done.stdout) == report and "benchmark.py train" in report["command"]
-    assert report["pairs_per_s"] == pytest.approx(8 / report["step_s"])
-    assert report["step_s_range"][0] <= report["step_s"] == report["programs_s"]["step"] <= report["step_s_range"][1]
-    assert 0 < report["utilisation"] < 1 and report["step_gflop"] > 0 and report["compile_s"] > 0
-    assert report["data_wait"]["share"] < 1 and report["memory"]["host_peak_gib"] > 0
