@@ -1,5 +1,6 @@
 """Settings that have to stand before the first import of JAX, and the small network that several tests share."""
 
+import dataclasses
 import importlib.metadata
 import os
 import tempfile
@@ -15,6 +16,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):  # jaxlib 0.11 ends
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _programs = tempfile.TemporaryDirectory(prefix="toontalker-jax-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # hundreds are small, and each start has them all
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,8 @@ from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.toontalker import abstract_network
 
 TINY = ModelConfig(image_size=64, width=16, motion_slots=2, heads=2, channel_base=512, channel_cap=16)
-
+# For tests of what stands around the network: without transformers a script starts and compiles in two thirds the time.
+LEAN = dataclasses.replace(TINY, query="mlp", backward_resolutions=())
 
 SLOWEST = ("scripts", "training", "models", "convert")
 

@@ -52,7 +52,7 @@ def test_sigkills_lose_nothing(stage1, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["verdict"] == "nothing lost" and report["during a save"] == 1
-    assert report["arrays"] > 500 and report["lines of metrics"] == 6
+    assert report["arrays"] > 440 and report["lines of metrics"] == 6
 
 
 def test_a_full_disk_is_one_line_that_says_what_remains(start, stage1, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from data_pipelines import puppets, video, video_writer
 from data_pipelines.builders import puppets as builder
 from data_pipelines.clips import open_clips
+from tests.conftest import LEAN
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.evaluation.motion_recovery import motion_recovery
 from toontalker_jax.reenactment.transfer import Reenactor
@@ -26,8 +27,8 @@ def run(run_script):
 def inputs(tmp_path_factory, tiny_model):
     """A folder with a checkpoint, a source picture that is not square, and a driver of 5 frames as video and folder."""
     folder = tmp_path_factory.mktemp("inputs")
-    save_model(folder / "model", tiny_model())
-    save_model(folder / "real_only", tiny_model(("real",)))
+    save_model(folder / "model", tiny_model(config=LEAN))
+    save_model(folder / "real_only", tiny_model(("real",), config=LEAN))
     cartoon = puppets.sample_identity("cartoon", "test", 0, 0)
     picture = puppets.render(cartoon, puppets.sample_motion("cartoon", "test", 0, 0, 1)[0], 96)[:, 8:72]
     cv2.imwrite(str(folder / "source.png"), picture[..., ::-1])

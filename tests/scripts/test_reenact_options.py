@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import comments, puppets, transforms, video, video_writer
+from tests.conftest import LEAN
 from tests.data_pipelines.video_files import film, packets
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.media import Options, open_driver, open_source
@@ -34,9 +35,9 @@ def run(run_script, inputs):
 def inputs(tmp_path_factory, tiny_model):
     """Networks; pictures of 96×128 with a real puppet's face; a driver with sound at 30000/1001 frames/s."""
     folder = tmp_path_factory.mktemp("inputs")
-    save_model(folder / "model", tiny_model())
-    save_model(folder / "other", tiny_model(seed=1))
-    save_model(folder / "real", tiny_model(("real",)))
+    save_model(folder / "model", tiny_model(config=LEAN))
+    save_model(folder / "other", tiny_model(seed=1, config=LEAN))
+    save_model(folder / "real", tiny_model(("real",), config=LEAN))
     (folder / "sources").mkdir()
     for number in range(2):
         identity = puppets.sample_identity("real", "test", 0, number + 1)  # that the detector finds at this size

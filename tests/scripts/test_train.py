@@ -11,6 +11,7 @@ import pytest
 
 from configs import puppets, video
 from scripts import recipe_data, recipe_networks
+from tests.conftest import LEAN
 from tests.scripts.trainings import TINY_SETTINGS, metrics, params
 from toontalker_jax.checkpoints import TrainCheckpoints, load_model, save_model
 from toontalker_jax.training.setup import set_up
@@ -65,7 +66,7 @@ def damaged(prepared):
     return copy, shard.name
 
 
-SMALL = TINY_SETTINGS | {"model.image_size": 64, "model.backward_resolutions": (4, 8, 16), "model.align_corners": True}
+SMALL = TINY_SETTINGS | {"model.image_size": 64, "model.align_corners": True}
 
 
 def test_the_papers_stage2_keeps_what_it_was_told_of_the_data_and_tells_bad_records(
@@ -117,7 +118,7 @@ def tiny_recipe(config, **settings):
 
 
 def test_another_network_than_the_recipes_is_no_start(tiny_model, tmp_path, caplog):
-    model = tiny_model()
+    model = tiny_model(config=LEAN)
     save_model(tmp_path / "two", model)
     recipe = tiny_recipe(model.config, init=str(tmp_path / "two"))
     with pytest.raises(ValueError, match="two has the domains cartoon, real; stage 1 trains real"):
@@ -136,7 +137,7 @@ def test_another_network_than_the_recipes_is_no_start(tiny_model, tmp_path, capl
 
 
 def test_discriminators_go_on_with_their_generator_and_the_cartoon_one_starts_as_the_real_one(tiny_model, tmp_path):
-    model, layout = tiny_model(("real",)), Layout(make_mesh(devices=jax.devices()[:1]))
+    model, layout = tiny_model(("real",), config=LEAN), Layout(make_mesh(devices=jax.devices()[:1]))
     recipe = tiny_recipe(model.config, steps=200, batch_size=8)
     recipe.weights.adversarial = recipe.discriminator_optimizer.learning_rate = 1.0
     state = set_up(recipe, model, layout).state
@@ -158,7 +159,7 @@ def test_discriminators_go_on_with_their_generator_and_the_cartoon_one_starts_as
 
 
 def test_what_a_run_started_from_is_not_needed_to_go_on(tiny_model, tmp_path):
-    model, layout = tiny_model(("real",)), Layout(make_mesh(devices=jax.devices()[:1]))
+    model, layout = tiny_model(("real",), config=LEAN), Layout(make_mesh(devices=jax.devices()[:1]))
     save_model(tmp_path / "start", model)
     recipe = tiny_recipe(model.config, init=str(tmp_path / "start"), steps=200, batch_size=8)
     begins = recipe_networks.starting_point(recipe, layout, resumes=False)
