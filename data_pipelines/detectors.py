@@ -10,18 +10,21 @@ import numpy as np
 
 from data_pipelines import transforms
 from data_pipelines.faces import Box, Detector, FaceError
+from data_pipelines.onnx_input import with_fixed_input
 
 # Takes fewer textures for faces than frontalface_default (1 to 5 in ten). Finds heads rolled by 10°, few by 20°.
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 _HAAR_SIDE, _HAAR_SMALLEST = 640, 16  # Longest side searched, and that side over the smallest face's.
 _YUNET_SIDE = 320  # YuNet is trained for faces of about 10 to 300 pixels, so this finds a close-up and a small face.
 _YUNET_SCORE = 0.8
-# Width and height of other networks' input: the first that the network takes. Those of any size take the first.
+# Width and height of other networks' input: the first that the network takes. Those of an open size get the first.
 _SIZES = (640, 640), (320, 320), (416, 416), (320, 240), (640, 480), (160, 160)
 _SCORE, _OVERLAP = 0.5, 0.45
 _FEW = 1000  # A YOLO network's grids at most sizes have more rows than this, its own choice of them has fewer.
-_STRIDES = 8, 16, 32  # of SCRFD's grids
-_KINDS = "a cascade (.xml) or a network (.onnx: YuNet, YOLO, SCRFD or SSD)"
+_STRIDES = 8, 16, 32  # of SCRFD's and RetinaFace's grids
+_RETINA_SIDES = (16, 32), (64, 128), (256, 512)  # of RetinaFace's priors, two a step of each grid
+_RETINA_VARIANCES = 0.1, 0.2
+_KINDS = "a cascade (.xml) or a network (.onnx: YuNet, YOLO, SCRFD, RetinaFace or SSD)"
 
 
 def open_detector(path: str | os.PathLike = "") -> Detector:
@@ -36,10 +39,13 @@ def open_detector(path: str | os.PathLike = "") -> Detector:
       being corners, score, class;
     - six or nine: SCRFD's scores [N, 1] and distances [N, 4], in steps of 8, 16 and 32 pixels from two anchors a step,
       perhaps with landmarks [N, 10];
+    - three: RetinaFace's boxes [1, N, 4], offsets from two square priors a step of the same grids, scores [1, N, 2]
+      and landmarks [1, N, 10], as its PyTorch version exports them;
     - two: scores [1, N, 2], the second the face's, and boxes [1, N, 4], the corners as shares of the input (SSD, as
       UltraFace has it).
 
-    Networks need an input of a fixed size: OpenCV reads few others (SCRFD's is given when it is exported).
+    A network sees RGB scaled as its kind is trained with (RetinaFace BGR). If its file leaves the input's size open, it
+    gets 640 × 640.
 
     The search shrinks the picture, so that its cost is bounded: to 640 pixels of the longer side for a cascade, whose
     faces have at least 1/16 of it, to 320 for YuNet, with faces from about 1/32, and to other networks' input.
@@ -85,8 +91,7 @@ def _open_network(path: Path) -> Detector:
         for size in _SIZES:
             with contextlib.suppress(cv2.error, ValueError):  # Read anew: what a size did not fit stays broken.
                 return _open_boxes(path, *size)
-    known = f"{_KINDS}, with an input of a fixed size"
-    raise FaceError(f"{path}: not a face detector that OpenCV can read: pass {known}, or no path (bundled)")
+    raise FaceError(f"{path}: not a face detector that OpenCV can read: pass {_KINDS}, or no path (bundled)")
 
 
 @contextlib.contextmanager
@@ -116,14 +121,16 @@ def _open_yunet(path: Path) -> Detector:
 
 
 def _open_boxes(path: Path, width: int, height: int) -> Detector:
-    network = cv2.dnn.readNetFromONNX(str(path))
+    network = cv2.dnn.readNetFromONNX(np.frombuffer(with_fixed_input(path.read_bytes(), height, width), np.uint8))
     names = network.getUnconnectedOutLayersNames()
     canvas = np.zeros((height, width, 3), np.uint8)
-    # What the two kinds are trained with: 0 … 1, and -1 … 1.
-    scale, mean = (1 / 255, 0) if len(names) == 1 else (1 / 128, 127)
+    if len(names) == 3:  # RetinaFace: BGR less the means of its training pictures
+        scaling = {"scalefactor": 1, "mean": (104, 117, 123), "swapRB": True}
+    else:  # YOLO: 0 … 1; the others: -1 … 1
+        scaling = {"scalefactor": 1 / 255} if len(names) == 1 else {"scalefactor": 1 / 128, "mean": (127, 127, 127)}
 
     def look() -> tuple[np.ndarray, np.ndarray]:
-        network.setInput(cv2.dnn.blobFromImage(canvas, scale, mean=(mean, mean, mean)))
+        network.setInput(cv2.dnn.blobFromImage(canvas, **scaling))
         return _read_outputs(network.forward(names), width, height)
 
     look()
@@ -151,6 +158,8 @@ def _read_outputs(outputs: Sequence[np.ndarray], width: int, height: int) -> tup
     if widths == [2, 4]:
         by_width = {table.shape[1]: table for table in tables}
         return _from_corners(by_width[4] * np.array([width, height, width, height], np.float32)), by_width[2][:, 1]
+    if widths == [2, 4, 10]:
+        return _read_retinaface({table.shape[1]: table for table in tables}, width, height)
     if widths in ([1, 1, 1, 4, 4, 4], [1, 1, 1, 4, 4, 4, 10, 10, 10]):
         return _read_scrfd(tables, width, height)
     raise ValueError(f"outputs of shapes {[output.shape for output in outputs]}")
@@ -170,8 +179,7 @@ def _read_yolo(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _read_scrfd(tables: Sequence[np.ndarray], width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     boxes, scores = [], []
     for stride in _STRIDES:
-        anchors = np.stack(np.meshgrid(np.arange(0, width, stride), np.arange(0, height, stride)), axis=-1)
-        anchors = np.repeat(anchors.reshape(-1, 2), 2, axis=0)
+        anchors = _anchors(stride, width, height)
         found = {table.shape[1]: table for table in tables if len(table) == len(anchors)}
         if not {1, 4} <= set(found):
             raise ValueError(f"no scores and boxes of {len(anchors)} anchors")
@@ -179,6 +187,27 @@ def _read_scrfd(tables: Sequence[np.ndarray], width: int, height: int) -> tuple[
         boxes.append(np.concatenate([anchors - before, before + after], axis=1))
         scores.append(found[1][:, 0])
     return np.concatenate(boxes), np.concatenate(scores)
+
+
+def _read_retinaface(tables: dict[int, np.ndarray], width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of tables by their widths."""
+    middles, sides = [], []
+    for stride, two in zip(_STRIDES, _RETINA_SIDES, strict=True):
+        middles.append(_anchors(stride, width, height) + stride / 2)
+        sides.append(np.resize(np.float32(two), (len(middles[-1]), 1)))
+    middle, side = np.concatenate(middles), np.concatenate(sides)
+    if {len(table) for table in tables.values()} != {len(middle)}:
+        raise ValueError(f"outputs of {len(tables[4])} rows, {len(middle)} priors")
+    by_place, by_size = _RETINA_VARIANCES
+    size = side * np.exp(by_size * tables[4][:, 2:])
+    corner = middle + by_place * side * tables[4][:, :2] - size / 2
+    return np.concatenate([corner, size], axis=1), tables[2][:, 1]
+
+
+def _anchors(stride: int, width: int, height: int) -> np.ndarray:
+    """Upper left corners (x, y) of a grid's steps, row by row, each twice: [N, 2]."""
+    corners = np.stack(np.meshgrid(np.arange(0, width, stride), np.arange(0, height, stride)), axis=-1)
+    return np.repeat(corners.reshape(-1, 2), 2, axis=0)
 
 
 def _from_corners(corners: np.ndarray) -> np.ndarray:

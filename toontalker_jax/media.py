@@ -32,7 +32,7 @@ class Options:
       smooth: standard deviation, in frames, of a Gaussian over the motion codes; 0 = off.
       source_crop, driving_crop: "none", "auto" (the face; one box a video) or "x,y,w,h" in pixels.
       fit: what makes a rectangle square: "crop" or "pad".
-      detector: a file for "auto", a cascade (.xml) or a network (.onnx: YuNet, YOLO, SCRFD, SSD); "" is OpenCV's
+      detector: a file for "auto", a cascade (.xml) or a network (.onnx: see `detectors.open_detector`); "" is OpenCV's
         own cascade.
       crop_scale: side of an automatic box over that of the face, 1 or more.
       paste_back: put the result back into the whole source picture.

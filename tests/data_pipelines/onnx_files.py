@@ -16,14 +16,14 @@ def _varint(number: int) -> bytes:
 
 def _field(number: int, value: int | str | bytes) -> bytes:
     if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
+        return _varint(number << 3) + _varint(value % (1 << 64))
     data = value.encode() if isinstance(value, str) else value
     return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
-def _value(name: str, shape: Sequence[int]) -> bytes:
-    """ValueInfoProto of a float array."""
-    sides = b"".join(_field(1, _field(1, side)) for side in shape)
+def _value(name: str, shape: Sequence[int | str]) -> bytes:
+    """ValueInfoProto of a float array; sides that are open are -1 or have a name."""
+    sides = b"".join(_field(1, _field(2 if isinstance(side, str) else 1, side)) for side in shape)
     return _field(1, name) + _field(2, _field(1, _field(1, 1) + _field(2, sides)))
 
 
@@ -44,7 +44,9 @@ def node(operator: str, inputs: Sequence[str], output: str, **attributes: int | 
     return data
 
 
-def onnx_file(shape: Sequence[int], nodes: Sequence[bytes], constants: dict[str, np.ndarray], outputs: dict) -> bytes:
+def onnx_file(
+    shape: Sequence[int | str], nodes: Sequence[bytes], constants: dict[str, np.ndarray], outputs: dict
+) -> bytes:
     """A network of opset 11 on "picture" [*shape]; `outputs` are {name: shape}."""
     graph = itertools.chain(
         (_field(1, data) for data in nodes),

@@ -7,6 +7,7 @@ import pytest
 
 from data_pipelines import detectors, faces, puppets
 from data_pipelines.faces import Box
+from data_pipelines.onnx_input import with_fixed_input
 from tests.data_pipelines.onnx_files import node, onnx_file
 
 
@@ -129,9 +130,13 @@ def test_faces_of_one_size_come_in_one_order_whatever_threads_find_first():
 SIDE = 80  # a toy network's fields, four in a row: each has a box, and its redness for a score
 
 
-def toy_network(kind, box_side=SIDE):
-    """The bytes of an ONNX network with the outputs of `kind`, which finds red fields in 320×320, or 320×240 (SSD)."""
+def toy_network(kind, box_side=SIDE, opened=None):
+    """The bytes of an ONNX network with the outputs of `kind`, which finds red fields in 320×320, or 320×240 (SSD).
+
+    `opened`: what the file says of the input's shape, if not these numbers.
+    """
     height = 240 if kind == "SSD" else 320
+    shape = opened or (1, 3, height, 320)
     grid = [((c + 0.5) * SIDE, (r + 0.5) * SIDE) for r in range(height // SIDE) for c in range(4)]
     middles, count = np.array(grid, np.float32), len(grid)
     boxes = np.concatenate([middles, np.full((count, 2), box_side, np.float32)], axis=1)
@@ -146,21 +151,21 @@ def toy_network(kind, box_side=SIDE):
     if kind == "v8":  # [1, 5, N]
         constants |= {"boxes": boxes.T[None].copy(), "shape": np.array([1, 1, count])}
         nodes.append(node("Concat", ["boxes", "score"], "out", axis=1))
-        return onnx_file((1, 3, height, 320), nodes, constants, {"out": (1, 5, count)})
+        return onnx_file(shape, nodes, constants, {"out": (1, 5, count)})
     if kind in ("v5", "v10", "pose"):  # [1, N, 5 + 1], with many more rows; [1, N, 6]; [1, N, 6 + 5]
         rest = np.ones((1, count, 6 if kind == "pose" else 1), np.float32)
         more = np.zeros((1, 1000 if kind == "v5" else 1, 5 + rest.shape[2]), np.float32)
         constants |= {"boxes": (boxes if kind == "v5" else corners)[None], "rest": rest, "more": more}
         nodes.append(node("Concat", ["boxes", "score", "rest"], "some", axis=2))
         nodes.append(node("Concat", ["some", "more"], "out", axis=1))
-        return onnx_file((1, 3, height, 320), nodes, constants, {"out": (1, count + more.shape[1], more.shape[2])})
+        return onnx_file(shape, nodes, constants, {"out": (1, count + more.shape[1], more.shape[2])})
     constants |= {"corners": corners[None] / np.float32([320, height] * 2)}  # scores [1, N, 2] and corners [1, N, 4]
     nodes += [
         node("Mul", ["score", "none"], "nothing"),
         node("Concat", ["nothing", "score"], "scores", axis=2),
         node("Add", ["nothing", "corners"], "boxes"),
     ]
-    return onnx_file((1, 3, height, 320), nodes, constants, {"scores": (1, count, 2), "boxes": (1, count, 4)})
+    return onnx_file(shape, nodes, constants, {"scores": (1, count, 2), "boxes": (1, count, 4)})
 
 
 def toy_scrfd(ranks, landmarks=True):
@@ -186,6 +191,41 @@ def toy_scrfd(ranks, landmarks=True):
         nodes += [node("Add", [f"nothing{stride}", f"{name}{stride}in"], f"{name}{stride}") for name in rows]
         outputs |= {f"score{stride}": (*lead, anchors, 1)}
         outputs |= {f"{name}{stride}": (*lead, *table.shape) for name, table in rows.items()}
+    return onnx_file((1, 3, 320, 320), nodes, constants, outputs)
+
+
+def toy_retinaface(prior):
+    """A network of 320×320 which finds red steps by one of the two priors of each: boxes twice as wide, moved.
+
+    It sees BGR less the means, and wants a red of at least 189.
+    """
+    constants = {
+        "red": np.array([0, 0, 1 / 132], np.float32).reshape(1, 3, 1, 1),
+        "zero": np.zeros((1, 1, 1), np.float32),
+    }
+    nodes, rows = [], sum(2 * (320 // stride) ** 2 for stride in (8, 16, 32))
+    for stride in (8, 16, 32):
+        count, pool = (320 // stride) ** 2, {"kernel_shape": [stride] * 2, "strides": [stride] * 2}
+        constants |= {f"one{stride}": np.array([1, count, 1]), f"all{stride}": np.array([1, 2 * count, 1])}
+        both = [f"column{stride}", f"nothing{stride}"]
+        nodes += [
+            node("AveragePool", ["picture"], f"pooled{stride}", **pool),
+            node("Conv", [f"pooled{stride}", "red"], f"redness{stride}", kernel_shape=[1, 1]),
+            node("Reshape", [f"redness{stride}", f"one{stride}"], f"column{stride}"),
+            node("Mul", [f"column{stride}", "zero"], f"nothing{stride}"),
+            node("Concat", both[::-1] if prior else both, f"pairs{stride}", axis=2),
+            node("Reshape", [f"pairs{stride}", f"all{stride}"], f"score{stride}"),
+        ]
+    offsets = np.tile(np.float32([1, -2, np.log(2) / 0.2, 0]), (1, rows, 1))
+    constants |= {"offsets": offsets, "points": np.zeros((1, rows, 10), np.float32)}
+    nodes += [
+        node("Concat", [f"score{stride}" for stride in (8, 16, 32)], "score", axis=1),
+        node("Mul", ["score", "zero"], "nothing"),
+        node("Add", ["nothing", "offsets"], "boxes"),
+        node("Concat", ["nothing", "score"], "scores", axis=2),
+        node("Add", ["nothing", "points"], "landmarks"),
+    ]
+    outputs = {"boxes": (1, rows, 4), "scores": (1, rows, 2), "landmarks": (1, rows, 10)}
     return onnx_file((1, 3, 320, 320), nodes, constants, outputs)
 
 
@@ -236,6 +276,58 @@ def test_scrfds_distances_are_counted_in_steps_from_its_anchors(tmp_path, ranks,
     assert detect(image)[0] == Box(0, 2 * (160 - 128), 2 * 256, 2 * 192)
 
 
+@pytest.mark.parametrize(("prior", "sides"), [(0, (16, 64, 256)), (1, (32, 128, 512))])
+def test_retinafaces_boxes_are_offsets_from_its_priors(tmp_path, prior, sides):
+    (tmp_path / "retina.onnx").write_bytes(toy_retinaface(prior))
+    detect = detectors.open_detector(tmp_path / "retina.onnx")
+    image = np.zeros((640, 640, 3), np.uint8)  # shrunk by 2
+    assert detect(image) == []
+    for stride, side in zip((8, 16, 32), sides, strict=True):  # each holds all smaller steps
+        image[2 * 160 : 2 * (160 + stride), 2 * 128 : 2 * (128 + stride)] = 200, 255, 255
+        x, y = 128 + stride / 2 + 0.1 * side, 160 + stride / 2 - 0.2 * side
+        assert detect(image)[0] == Box(round(2 * (x - side)), round(2 * (y - side / 2)), 4 * side, 2 * side)
+    image[..., 0] = 180  # too little red
+    assert detect(image) == []
+
+
+@pytest.mark.parametrize("kind", ["v8", "SSD"])
+@pytest.mark.parametrize("sides", [("n", 3, "height", "width"), (-1, -1, -1, -1), (1, 3, 0, 320)], ids=str)
+def test_an_input_of_an_open_size_is_fixed(tmp_path, kind, sides):
+    detect = toy_detector(tmp_path, kind, opened=sides)
+    image = np.zeros((240, 320, 3), np.uint8)
+    image[80:160, 80:160, 0] = 255
+    assert detect(image) == [Box(80, 80, 80, 80)]
+
+
+@pytest.mark.parametrize(
+    ("sides", "fixed"),
+    [
+        (("n", 3, "h", "w"), (1, 3, 300, 200)),
+        ((-1, -1, 0, 0), (1, 3, 300, 200)),
+        ((2, 3, 64, 96), (2, 3, 64, 96)),
+        ((2, "h", 96), (2, "h", 96)),
+    ],
+)
+def test_only_open_sides_of_pictures_are_fixed(sides, fixed):
+    network, wanted = (
+        onnx_file(shape, [], {"a": np.zeros(300, np.float32)}, {"out": (1, "n")}) for shape in (sides, fixed)
+    )
+    assert with_fixed_input(network, 300, 200) == wanted
+
+
+@pytest.mark.parametrize("content", [b"\x0b", b"\x3a\x7fhello", b"\xff" * 12, b"\x08"])
+def test_what_is_no_protobuf_message_is_told(content):
+    with pytest.raises(ValueError, match="not an ONNX file"):
+        with_fixed_input(content, 1, 1)
+
+
+def test_a_file_cut_short_is_told_and_numbers_of_any_width_stay():
+    with pytest.raises(ValueError, match="the field at byte 3 goes beyond the end"):
+        with_fixed_input(b"\x0a\x01a" + b"\x12\x05abc", 1, 1)
+    numbers = b"\x09" + b"\xff" * 8 + b"\x15" + b"\xff" * 4 + b"\x08\x96\x01"  # 64 bits, 32 bits, as many as needed
+    assert with_fixed_input(numbers, 1, 1) == numbers
+
+
 @pytest.mark.parametrize(
     "shapes", [[(1, 6)], [(100, 7)], [(1, 300, 5)], [(1, 4, 900)], [(1, 2), (1, 4)], [(1, 9, 1)] * 6]
 )
@@ -244,8 +336,13 @@ def test_outputs_of_no_known_kind_are_refused(shapes):
         detectors._read_outputs([np.zeros(shape, np.float32) for shape in shapes], 320, 320)
 
 
+def test_retinafaces_outputs_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="outputs of 9 rows, 4200 priors"):
+        detectors._read_outputs([np.zeros((1, 9, width), np.float32) for width in (4, 2, 10)], 320, 320)
+
+
 def test_an_onnx_network_that_is_no_detector_is_named(tmp_path):
     nodes = [node("AveragePool", ["picture"], "out", kernel_shape=[80, 80], strides=[80, 80])]
     (tmp_path / "net.onnx").write_bytes(onnx_file((1, 3, 320, 320), nodes, {}, {"out": (1, 3, 4, 4)}))
-    with pytest.raises(faces.FaceError, match=r"net.onnx: not a face detector .*YuNet, YOLO, SCRFD or SSD"):
+    with pytest.raises(faces.FaceError, match=r"net.onnx: not a face detector .*YuNet, YOLO, SCRFD, RetinaFace or SSD"):
         detectors.open_detector(tmp_path / "net.onnx")
