@@ -6,6 +6,10 @@ import ml_collections
 
 from toontalker_jax.models.config import ModelConfig
 
+# Parts of a model whose learning rate may have a factor: scale2 and shift2 are SFT's last convolutions.
+PARTS = ("appearance_encoder", "motion_encoder", "motion_base", "backward_transformer", "to_styles", "generator")
+PARTS += ("source_query", "driving_query", "scale2", "shift2")
+
 
 def parse_arg(arg: str | None, **defaults: str | int) -> ml_collections.ConfigDict:
     """The defaults with what stands behind a config's file name, ":stage=2,recipe=modern", changed.
@@ -60,8 +64,10 @@ def base() -> ml_collections.ConfigDict:
     # decay: none or cosine, to 0 at the last step. discriminator_optimizer has the same keys, and is set by itself.
     # The rate is meant for reference_batch and scales with (batch_size / reference_batch)^batch_exponent.
     config.optimizer.update(reference_batch=64, batch_exponent=0.0, clip_norm=0.0)  # 0: the gradient is not clipped
-    config.optimizer.multipliers = {}  # {"motion_encoder": 5.0}: factors on the learning rate of parts of the model
     config.discriminator_optimizer = config.optimizer.copy_and_resolve_references()
+    # Factors on the learning rate of parts of the model, of both domains' alike. A part that it lacks has to have 1.
+    config.optimizer.multipliers = dict.fromkeys(PARTS, 1.0)
+    config.discriminator_optimizer.multipliers = {}
     config.ema_images = 0  # half-life of the average of the generator's parameters, in pairs or tuples; 0: none
     config.r1 = {"gamma": 0.0, "every": 16}  # StyleGAN2's lazy gradient penalty; 0: none
     config.keep_newest, config.keep_every = 2, 0  # checkpoints; the latter in addition for good, in steps; 0: none
@@ -96,14 +102,9 @@ def small_network(config: ml_collections.ConfigDict) -> None:
     config.weights.image_gradient, config.weights.change = 1.0, 1.0
     config.optimizer.update(learning_rate=1e-3, beta1=0.9, decay="cosine", warmup_steps=100)
     config.discriminator_optimizer.learning_rate = 1e-3  # for those who set weights.adversarial
-    config.optimizer.multipliers = {
-        "motion_encoder": 5.0,
-        "appearance_encoder": 3.0,
-        "generator": 3.0,
-        "to_styles": 3.0,
-        "scale2": 0.1,  # SFT's plain convolutions, inside the generator: they are not equalised
-        "shift2": 0.1,
-    }
+    # scale2 and shift2 lie inside the generator: plain convolutions, whose weights are not equalised.
+    multipliers = {"motion_encoder": 5.0, "appearance_encoder": 3.0, "generator": 3.0, "to_styles": 3.0}
+    config.optimizer.multipliers.update(multipliers, scale2=0.1, shift2=0.1)
 
 
 def lia_adam(config: ml_collections.ConfigDict, learning_rate: float) -> None:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from configs import puppets
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.motion import query
 from toontalker_jax.models.toontalker import ToonTalker, abstract_network
+from toontalker_jax.training.optimizers import make_optimizer
 
 TINY = {"image_size": 64, "width": 16, "motion_slots": 3, "heads": 2, "channel_base": 256, "channel_cap": 16}
 ABLATED = {"query": "mlp", "backward_resolutions": (), "sft_from": 0}
@@ -68,3 +70,18 @@ def test_every_parameter_of_the_ablated_network_learns_and_is_stored(tmp_path):
     loaded = load_model(tmp_path / "model")
     assert loaded.config == model.config
     jax.tree.map(np.testing.assert_array_equal, nnx.state(loaded, nnx.Param), nnx.state(model, nnx.Param))
+
+
+def test_the_puppets_recipe_takes_all_of_them_by_its_flags():
+    recipe = puppets.get_config("stage=2")
+    recipe.model.update(ABLATED)
+    _, state = abstract_network(ModelConfig(**recipe.model), ("real", "cartoon"))
+    params = nnx.to_pure_dict(nnx.filter_state(state, nnx.Param))
+
+    def start():
+        return jax.eval_shape(make_optimizer(recipe.optimizer, recipe.steps, recipe.batch_size).init, params)
+
+    with pytest.raises(ValueError, match="multipliers: scale2, shift2 is none of"):
+        start()
+    recipe.optimizer.multipliers.update(scale2=1.0, shift2=1.0)
+    assert jax.tree.leaves(start())

@@ -89,7 +89,9 @@ def test_the_number_of_steps_counts_where_the_rate_follows_a_cosine():
 
 def test_a_multiplier_more_is_a_change():
     before, now = recipe(), recipe()
-    before["optimizer"]["multipliers"], now["optimizer"]["multipliers"] = {}, {"generator": 2.0}
+    before["optimizer"]["multipliers"], now["optimizer"]["multipliers"] = {}, {"generator": 1.0}
+    check_continues(4, {"data": DATA, "recipe": before}, DATA, now)  # of 1 is none
+    now["optimizer"]["multipliers"] = {"generator": 2.0, "motion_base": 1.0}
     with pytest.raises(Mismatch, match="optimizer.multipliers was {}, is {'generator': 2.0}"):
         check_continues(4, {"data": DATA, "recipe": before}, DATA, now)
 

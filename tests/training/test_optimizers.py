@@ -86,5 +86,10 @@ def test_a_multiplier_scales_the_steps_of_its_part_alone():
 
 def test_a_multiplier_without_its_part_is_an_error():
     optimizer = make_optimizer(ADAM | {"multipliers": {"brain": 2.0}}, 100, 64)
-    with pytest.raises(ValueError, match="brain is none of generator"):
+    with pytest.raises(ValueError, match="brain is none of generator; 1 says"):
         optimizer.init({"generator": jnp.ones(3)})
+    states = [
+        make_optimizer(ADAM | {"multipliers": factors}, 100, 64).init({"generator": jnp.ones(3)})
+        for factors in ({}, {"brain": 1.0})
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *states)

@@ -11,7 +11,7 @@ from toontalker_jax.checkpoints import Mismatch
 # and of the perceptual network are here because these themselves are compared, see `data` below.
 _FREE = {"steps", "log_every", "pictures_every", "checkpoint_every", "keep_newest", "keep_every", "mesh", "accumulate"}
 _FREE |= {"data", "vgg", "init", "model.remat"}
-_WHOLE = {"optimizer.multipliers", "discriminator_optimizer.multipliers"}  # their keys are values
+_WHOLE = {"optimizer.multipliers", "discriminator_optimizer.multipliers"}  # their keys are values; 1 is none
 
 
 def check_continues(
@@ -72,5 +72,5 @@ def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping) and name not in _WHOLE:
             flat |= _flat(value, f"{name}.")
         else:
-            flat[name] = value
+            flat[name] = {k: v for k, v in value.items() if v != 1} if name in _WHOLE else value
     return flat

@@ -39,7 +39,7 @@ def make_optimizer(config: Mapping[str, Any], steps: int, batch_size: int) -> op
     """Adam from the config keys of `learning_rate` and beta1, beta2, clip_norm, multipliers.
 
     `clip_norm` bounds the norm of the whole gradient; 0: no bound. `multipliers` maps names of a model's parts
-    ("motion_encoder": in every domain) to factors on their learning rate.
+    ("motion_encoder": in every domain) to factors on their learning rate; a name with a factor of 1 counts for nothing.
 
     Raises:
       ValueError: missing or unknown keys, a bad schedule, or (at `init`) a multiplier whose part the model lacks.
@@ -54,7 +54,8 @@ def make_optimizer(config: Mapping[str, Any], steps: int, batch_size: int) -> op
     rate = learning_rate(config, steps, batch_size)
     transforms = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
     transforms.append(_adam(rate, config["beta1"], config["beta2"]))
-    transforms += [scale_parts(dict(config["multipliers"]))] if config["multipliers"] else []
+    factors = {name: factor for name, factor in config["multipliers"].items() if factor != 1}
+    transforms += [scale_parts(factors)] if factors else []
     return optax.chain(*transforms)
 
 
@@ -73,7 +74,8 @@ def scale_parts(multipliers: Mapping[str, float]) -> optax.GradientTransformatio
         paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         parts = set().union(*paths)
         if paths and (lost := sorted(set(multipliers) - parts)):
-            raise ValueError(f"optimizer.multipliers: {', '.join(lost)} is none of {', '.join(sorted(parts))}.")
+            known = ", ".join(sorted(parts))
+            raise ValueError(f"optimizer.multipliers: {', '.join(lost)} is none of {known}; 1 says that it has none.")
         return optax.EmptyState()
 
     def update(updates: Params, state: optax.EmptyState, params: Params | None = None):
