@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from etils import epath
@@ -97,6 +98,7 @@ def test_a_full_disk_is_an_error_when_flushed_and_a_warning_at_the_end(tmp_path,
         reporter.flush()
     reporter.close()
     assert "the last of metrics.jsonl, pace.jsonl or tensorboard/ could not be written" in caplog.text
+    assert not [thread for thread in threading.enumerate() if "Event" in type(thread).__name__]  # that one is closed
 
 
 def test_a_dead_tensorboard_is_an_error_and_does_not_block(tmp_path):

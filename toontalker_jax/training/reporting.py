@@ -65,12 +65,18 @@ class Reporter:
         """Writes what it can. A failure is a warning: the lines that are lost follow the newest checkpoint."""
         if not self._on:
             return
+        for write in (self.flush, self._close_board):
+            try:
+                write()
+            except OSError as error:
+                logging.warning("the last of metrics.jsonl, pace.jsonl or tensorboard/ could not be written: %s", error)
+
+    def _close_board(self) -> None:
+        writer = self._board.file_writer.event_writer
         try:
-            self.flush()
             self._board.close()
-        except OSError as error:
-            self._board.file_writer.event_writer._closed = True  # or it tries again when Python ends
-            logging.warning("the last of metrics.jsonl, pace.jsonl or tensorboard/ could not be written: %s", error)
+        finally:
+            writer._closed = True  # or it tries again when Python ends
 
     def _check_board(self) -> None:
         """Raises OSError if the thread that writes events has died, of a full disk for one: its queue would block."""
