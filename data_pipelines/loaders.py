@@ -7,6 +7,8 @@ of processes, of worker processes and of threads, and a run that resumes at a st
 
 import dataclasses
 import hashlib
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
@@ -283,6 +285,9 @@ def _table(clips: ClipSource) -> str:
 
 def _start_worker(index: int, count: int) -> None:
     del index, count
+    # Notice that the machine is wanted back may go to every process: until the run has stopped, it needs batches.
+    run = os.getppid()
+    signal.signal(signal.SIGTERM, lambda number, _: os.getppid() == run or os._exit(128 + number))
     _settle_process()
 
 

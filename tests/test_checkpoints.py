@@ -12,7 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
-from toontalker_jax.checkpoints import TrainCheckpoints, load_model, read_config, save_model
+from toontalker_jax.checkpoints import TrainCheckpoints, agreement, has_steps, load_model, read_config, save_model
 from toontalker_jax.checkpoints.format import absolute
 from toontalker_jax.models.config import ModelConfig
 
@@ -207,3 +207,30 @@ def test_keeping_nothing_is_refused(tmp_path, keep):
     ((name, value),) = keep.items()
     with pytest.raises(ValueError, match=f"{name} = {value}: must be at least {int(name == 'keep_newest')}"):
         TrainCheckpoints(tmp_path, **keep)
+
+
+def test_processes_that_see_different_checkpoints_do_not_go_on(model, tmp_path, monkeypatch):
+    with TrainCheckpoints(tmp_path / "run") as saved:
+        saved.save(4, {"generator": params_of(model)}, model.config, ("real",))
+    assert has_steps(tmp_path / "run")
+    told = []
+
+    def tell(value):  # as two processes would, of which the other sees something else
+        told.append(value)
+        return np.stack([value, value + 1])
+
+    monkeypatch.setattr(agreement.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(agreement.multihost_utils, "process_allgather", tell)
+    error = "the processes see different checkpoints in .*, this one {}: it has to lie where all of them see the same"
+    with pytest.raises(OSError, match=error.format("a folder")):
+        has_steps(tmp_path / "run")
+    with pytest.raises(OSError, match=error.format("none")):
+        has_steps(tmp_path / "elsewhere")
+    assert told[0] != told[1]
+    monkeypatch.undo()
+    with TrainCheckpoints(tmp_path / "run", read_only=True) as saved:
+        monkeypatch.setattr(agreement.jax, "process_count", lambda: 2)
+        monkeypatch.setattr(agreement.multihost_utils, "process_allgather", tell)
+        with pytest.raises(OSError, match=error.format(r"\[4\]")):
+            saved.newest_sound(lambda step: step)
+        monkeypatch.undo()

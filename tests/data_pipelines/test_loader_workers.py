@@ -1,6 +1,7 @@
 """Worker processes: the same batches, the same account of bad records, the same errors."""
 
 import itertools
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,16 @@ def test_the_number_of_workers_changes_nothing(workers, threads):
     assert bad == bad_alone and len(bad) == 3
     for batch, same in zip(batches, expected, strict=True):
         assert_equal(batch, same)
+
+
+def test_workers_go_on_when_the_machine_is_wanted_back():
+    batches = loaders.pair_batches(NumberedClips([3, 3]), 4, SIZE, 0, reading=Reading(num_workers=2, num_threads=0))
+    for _ in range(2):  # one of each worker, so that both have started
+        next(batches)
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    assert len(list(itertools.islice(batches, 40))) == 40  # more than lie ready
+    batches.close()
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
-from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from toontalker_jax.checkpoints.agreement import attempt, check_same
 from toontalker_jax.checkpoints.digests import check_digests, digests
 from toontalker_jax.checkpoints.format import (
     GENERATOR,
-    Mismatch,
     absolute,
     check_fits,
     describe,
@@ -28,7 +26,6 @@ from toontalker_jax.models.config import ModelConfig
 
 T = TypeVar("T")
 _SLICE_BYTES = 16 << 20  # Copies of smaller arrays are not written in slices, for each of which a program is compiled
-_SOUND, _DAMAGED, _MISMATCH = range(3)  # a later one in any process decides for all
 
 
 class Restored(NamedTuple):
@@ -184,13 +181,15 @@ class TrainCheckpoints:
         Raises:
           FileNotFoundError: there is no complete step.
           Mismatch: `read` raised it, which ends the search: the step is sound.
-          OSError: all steps are damaged. The message lists them.
+          OSError: all steps are damaged, and the message lists them; or the processes see different steps.
         """
+        self.wait()
+        check_same(self._directory, sorted(self._manager.all_steps()))
         damaged: dict[int, str] = {}
         for step in self._steps():
-            found, why = _attempt(functools.partial(read, step))
+            found, why = attempt(functools.partial(read, step))
             if check and not why:
-                why = _attempt(functools.partial(check, found))[1]
+                why = attempt(functools.partial(check, found))[1]
             if not why:
                 return NewestSound(found, damaged)
             damaged[step] = why
@@ -289,32 +288,14 @@ class TrainCheckpoints:
 
 
 def has_steps(workdir: epath.PathLike) -> bool:
-    """Whether a run in `workdir` would go on from a checkpoint, damaged or not."""
-    if not (absolute(workdir) / "checkpoints").exists():
+    """Whether a run in `workdir` would go on from a checkpoint, damaged or not.
+
+    When it returns, every process has looked: none makes the folder before. Raises OSError if they see it differently.
+    """
+    folder = absolute(workdir) / "checkpoints"
+    there = folder.exists()
+    check_same(folder, "a folder" if there else "none")
+    if not there:
         return False
     with TrainCheckpoints(workdir, read_only=True) as saved:
         return saved.latest_step() is not None
-
-
-def _attempt(act: Callable[[], T]) -> tuple[T | None, str]:
-    """What `act` returns and "", or why it failed in some process. Raises Mismatch if any process does."""
-    outcome, result, error = _SOUND, None, None
-    try:
-        result = act()
-    except Mismatch as mismatch:
-        outcome, error = _MISMATCH, mismatch
-    except Exception as damage:  # whatever Orbax, TensorStore and JSON make of files lost or cut short
-        outcome, error = _DAMAGED, damage
-    agreed = _worst(outcome)
-    if agreed == _MISMATCH:
-        raise error if outcome == _MISMATCH else Mismatch("see the error of another process.")
-    if agreed == _DAMAGED:
-        return None, one_line(error) if error else "another process could not read it"
-    return result, ""
-
-
-def _worst(outcome: int) -> int:
-    """The highest outcome of all processes."""
-    if jax.process_count() == 1:
-        return outcome
-    return int(multihost_utils.process_allgather(np.int32(outcome)).max())

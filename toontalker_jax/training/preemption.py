@@ -37,7 +37,10 @@ class Notice:
             raise Preempted(None)
 
     def __call__(self, step: int) -> bool:
-        self._asked = True
-        if jax.distributed.is_initialized():
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._received
+        first, self._asked = not self._asked, True
+        if not jax.distributed.is_initialized():
+            return self._received
+        # For a notice that came before any process had asked, as in the midst of compiling, they agree on step 1, which
+        # a run that goes on from a later one never takes.
+        early = first and multihost_utils.reached_preemption_sync_point(1)
+        return multihost_utils.reached_preemption_sync_point(step) or early
