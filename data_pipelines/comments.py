@@ -41,7 +41,7 @@ def of_file(path: str | os.PathLike) -> str:
     try:
         if path.suffix.lower() in video.IMAGE_SUFFIXES:
             return of_png(path.read_bytes())
-        with av.open(str(path)) as container:
+        with av.open(os.path.abspath(path)) as container:
             return next((text for key, text in container.metadata.items() if key.lower() == "comment"), "")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise video.VideoError(f"{path}: {video.reason(error)}") from None

@@ -26,7 +26,7 @@ class Sound:
 def has_sound(path: str | os.PathLike) -> bool:
     """Whether a file has a sound track; False for folders and for what cannot be opened."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(os.path.abspath(path)) as container:
             return bool(container.streams.audio)
     except (av.FFmpegError, OSError, ValueError):
         return False
@@ -49,7 +49,7 @@ class SoundCopy:
             raise video.VideoError(f"{sound.path}: no such file to take the sound of")
         if sound is None or not has_sound(sound.path):
             return
-        self._input = av.open(str(sound.path))
+        self._input = av.open(os.path.abspath(sound.path))
         self._stream = self._input.streams.best("audio") or self._input.streams.audio[0]
         try:
             _check_codec(sound.path, self._stream)

@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, on_white: bool = False) -> np.ndarray:
     """Decodes a JPEG, PNG or other still image to uint8 [H, W, 3] RGB.
+
+    `on_white` lays it on white where it is transparent; otherwise whatever colours are hidden there show.
 
     Raises:
       ValueError: the bytes are no image that OpenCV can read.
@@ -17,7 +19,16 @@ def decode(data: bytes) -> np.ndarray:
         image = None
     if image is None:
         raise ValueError(f"not an image that can be decoded ({len(data)} bytes)")
-    return image
+    return _on_white(image, array) if on_white else image
+
+
+def _on_white(image: np.ndarray, data: np.ndarray) -> np.ndarray:
+    stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    # A picture that lies on its side in the file stays as it is: its transparency lies, too.
+    if stored is None or stored.ndim != 3 or stored.shape != (*image.shape[:2], 4):
+        return image
+    opaque = stored[..., 3:].astype(np.float32) / np.iinfo(stored.dtype).max
+    return np.rint(255 + (image - np.float32(255)) * opaque).astype(np.uint8)
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -16,6 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from data_pipelines import colour, display, lost_frames, timing, transforms
@@ -77,9 +78,9 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Reads an image file to uint8 [H, W, 3] RGB, upright, without transparency. Raises VideoError."""
+    """Reads an image file to uint8 [H, W, 3] RGB, upright, what is transparent on white. Raises VideoError."""
     try:
-        return transforms.decode(Path(path).read_bytes())
+        return transforms.decode(Path(path).read_bytes(), on_white=True)
     except (OSError, ValueError) as error:
         raise VideoError(f"{path}: {reason(error)}") from None
 
@@ -97,6 +98,8 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         return VideoInfo("frames", STILL_FRAME_RATE, len(files), height, width)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         height, width, _ = read_image(path).shape
+        if (pictures := cv2.imcount(str(path))) > 1:
+            raise VideoError(f"{path}: {pictures} pictures in one file, of which one is read: make it a GIF or video")
         return VideoInfo("image", STILL_FRAME_RATE, 1, height, width)
     with _open_stream(path) as (container, stream):
         told = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
@@ -114,6 +117,8 @@ def probe(path: str | os.PathLike) -> VideoInfo:
             raise VideoError(f"{path}: the file tells no frame rate")
         return VideoInfo("video", Fraction(told[0]), None, height, width)
     stamps = stamps[stamps >= first.pts]  # What comes before cannot be decoded: the file was cut there.
+    if container.format.name == "gif" and len(stamps) == 1:
+        told = [STILL_FRAME_RATE]
     rate = timing.steady_rate(stamps, tick, told)
     if rate is not None:
         return VideoInfo("video", rate, len(stamps), height, width, stamps=stamps)
@@ -129,6 +134,8 @@ def _scan(path: Path) -> np.ndarray | None:
     """When the frames of a video are shown, in ticks, int64 [N], increasing; None if its packets do not tell."""
     stamps = array.array("q")
     with _open_stream(path) as (container, stream):
+        if _in_order_of_decoding(container, stream):
+            return None
         try:
             for packet in container.demux(stream):
                 if packet.size == 0 or packet.is_discard:  # the end; a frame that an edit list leaves out
@@ -237,13 +244,19 @@ def first_time(path: str | os.PathLike) -> Fraction:
     """When the first frame of a video is shown, by the file's own clock; 0 if that is not told. Raises VideoError."""
     with _open_stream(Path(path)) as (container, stream):
         first = next(filter(None, _decode(path, container, stream)), None)
-        return Fraction(0) if first is None or first.pts is None else first.pts * stream.time_base
+        told = first is not None and first.pts is not None and not _in_order_of_decoding(container, stream)
+        return first.pts * stream.time_base if told else Fraction(0)
+
+
+def _in_order_of_decoding(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Whether FFmpeg's times are no times of showing: AVI has none, and H.264's frames lie there in another order."""
+    return container.format.name == "avi" and _codec(stream) in ("h264", "hevc")
 
 
 @contextlib.contextmanager
 def _open_stream(path: Path, one_thread: bool = False) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     try:
-        container = av.open(str(path))
+        container = av.open(os.path.abspath(path))  # a relative "12:30" would be a protocol
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"{path}: not a video that can be read ({reason(error)})") from None
     with container:

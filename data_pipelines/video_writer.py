@@ -119,6 +119,7 @@ def _check_times(path: Path, frame_rate: Fraction, times: Sequence[Fraction] | N
 @contextlib.contextmanager
 def _moved_at_the_end(path: Path) -> Iterator[Path]:
     """A path to write to, in a temporary folder beside `path`; what is there goes to `path` if no error comes."""
+    path = path.resolve()  # where a link leads
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -156,6 +157,8 @@ class _Writer:
             raise VideoError(
                 f"{self._path.name}: frame {self.count} is {frame.dtype} {frame.shape}: use uint8 [H, W, 3]"
             )
+        if 0 in frame.shape:
+            raise VideoError(f"{self._path.name}: frame {self.count} is {frame.shape[1]}×{frame.shape[0]}: no picture")
         if self._times is not None and self.count == len(self._times):
             raise VideoError(f"{self._path.name}: one frame more than the {self.count} times given")
         if self.shape is None:
@@ -201,7 +204,7 @@ class _StreamWriter(_Writer):
     def _open(self, file_format: str, codec: str, tick: Fraction, **stream_settings) -> None:
         """Opens the file; frames are shown at whole ticks, in seconds."""
         self._tick = tick
-        self._container = av.open(str(self._path), "w", format=file_format)
+        self._container = av.open(os.path.abspath(self._path), "w", format=file_format)  # or "12:30" is a protocol
         self._stream = self._container.add_stream(codec, rate=self._rate)
         self._stream.codec_context.time_base = tick
         for name, value in stream_settings.items():

@@ -62,7 +62,7 @@ def main(_: list[str]) -> None:
             "model": describe(model.config, tuple(model.domains)),
         }
         save_model(output, model, notes={"conversion.json": notes})
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # the last of a bucket without the extra gcs
         raise SystemExit(f"error: {error}") from None
     counts = ", ".join(f"{len(tensors)} {place.replace('_', ' ')}" for place, tensors in ledger.items())
     print(f"{output}: {kind}, {model.config.image_size} px; {counts}")

@@ -12,6 +12,7 @@ and over the videos' means. Each row of the grid is source | driver | result | t
 """
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -38,15 +39,22 @@ PROTOCOLS = {
 }
 
 
+def expanded(path: str | None) -> Path | None:
+    return Path(path).expanduser() if path else None
+
+
 def check_inputs(protocol: str) -> None:
     """Raises ValueError for what would fail only after minutes."""
     if protocol == "reconstruction":
         reconstruction.check_videos()
-    for path, suffix in ((_OUTPUT.value, ".json"), (_GRID.value, ".png")):
-        if path and Path(path).suffix != suffix:
-            raise ValueError(f"{path}: must end in {suffix}")
-        if path:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+    for path, suffix in ((expanded(_OUTPUT.value), ".json"), (expanded(_GRID.value), ".png")):
+        if not path:
+            continue
+        if path.suffix != suffix or path.is_dir():
+            raise ValueError(f"{path}: must be a file that ends in {suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ValueError(f"{path}: one may not write there")
 
 
 def main(argv: list[str]) -> None:
@@ -58,20 +66,20 @@ def main(argv: list[str]) -> None:
         check_inputs(argv[1])
         model = load_model(_CHECKPOINT.value)
         report, rows = PROTOCOLS[argv[1]](model, _BATCH_SIZE.value)
+        report = {
+            "protocol": argv[1],
+            "command": shlex.join(["python", *sys.argv]),
+            "checkpoint": _CHECKPOINT.value,
+            "image_size": model.config.image_size,
+            "versions": package_versions(),
+            **report,
+        }
+        expanded(_OUTPUT.value).write_text(json.dumps(report, indent=2) + "\n")
+        if _GRID.value:
+            grid = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+            expanded(_GRID.value).write_bytes(transforms.encode_png(grid))
     except (ValueError, OSError, ImportError) as error:  # the last of a bucket without the extra gcs
         raise SystemExit(f"error: {error}") from None
-    report = {
-        "protocol": argv[1],
-        "command": shlex.join(["python", *sys.argv]),
-        "checkpoint": _CHECKPOINT.value,
-        "image_size": model.config.image_size,
-        "versions": package_versions(),
-        **report,
-    }
-    Path(_OUTPUT.value).write_text(json.dumps(report, indent=2) + "\n")
-    if _GRID.value:
-        grid = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-        Path(_GRID.value).write_bytes(transforms.encode_png(grid))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ driver; OUT is then a folder of <source>--<driver>.mp4 files.
 
 import functools
 import itertools
+import sys
 from pathlib import Path
 
 import jax
@@ -71,7 +72,7 @@ def run() -> list[str]:
             if motion is None:
                 continue
         if files.SAVE_MOTION.value:
-            save_template(files.SAVE_MOTION.value, motion)
+            save_template(files.saved_motion(), motion)
         for _, source, output in group:
             if written := attempt(output, reenactor.write, source, driver, output, motion):
                 print(written)
@@ -80,6 +81,7 @@ def run() -> list[str]:
 
 def main(argv: list[str]) -> None:
     settle_for_cpu()
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files are any bytes
     logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; quote a pattern: 'clips/*.mp4'")

@@ -144,7 +144,19 @@ class Driver:
 
     def views(self, size: int) -> Iterator[np.ndarray]:
         """uint8 [size, size, 3] for each frame, from the first one, each time it is called."""
-        return (transforms.resize(faces.crop(frame, self.box), size, size) for frame in self.frames)
+        first = None
+        for number, frame in enumerate(self.frames):
+            check_picture(f"{self.path}: frame {number}", frame)
+            first = first or frame.shape
+            if frame.shape != first:
+                raise ValueError(f"{self.path}: frame {number} is {frame.shape}, the first {first}: use one size.")
+            yield transforms.resize(faces.crop(frame, self.box), size, size)
+
+
+def check_picture(name: str, picture: np.ndarray) -> None:
+    """Raises ValueError for what is not uint8 [H, W, 3] with a pixel."""
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise ValueError(f"{name} is {picture.dtype} {picture.shape}: give RGB pictures, uint8 [H, W, 3].")
 
 
 def open_source(source: str | os.PathLike | np.ndarray, options: Options) -> Source:
@@ -155,6 +167,7 @@ def open_source(source: str | os.PathLike | np.ndarray, options: Options) -> Sou
     """
     if isinstance(source, np.ndarray):
         path, picture = Path("source"), source
+        check_picture("source", picture)
     else:
         path, picture = Path(source), video.read_image(source)
     return Source(path, picture, _box(path, [picture], options.source_crop, "source_crop", options))
@@ -171,6 +184,7 @@ def open_driver(driver: str | os.PathLike | Sequence[np.ndarray], options: Optio
         _check_whole(path, options)
         if not len(frames):
             raise ValueError(f"{path}: no frames.")
+        check_picture(f"{path}: frame 0", frames[0])
     else:
         path = Path(driver)
         if path.suffix.lower() == TEMPLATE_SUFFIX:
@@ -187,6 +201,8 @@ def _open_template(path: Path, options: Options) -> Driver:
     _check_whole(path, options)
     if options.side_by_side:
         raise ValueError(f"{path}: side_by_side shows the driver; a motion template has no pictures.")
+    if options.driving_crop != "none":
+        raise ValueError(f"{path}: driving_crop cuts pictures; a motion template has none.")
     return Driver(path, template=load_template(path))
 
 

@@ -149,6 +149,9 @@ class VideoReenactor:
           ValueError, OSError: an input or the output cannot be.
         """
         source, driver, output = self._source(source), self._driver(driver), Path(output)
+        inputs = (path.resolve() for path in (source.path, driver.path) if path.exists())  # arrays have no file
+        if output.resolve() in inputs:
+            raise ValueError(f"{output}: would overwrite an input: choose another name.")
         start, first, shape = time.monotonic(), 0.0, (0, 0)
         even = output.suffix.lower() == ".mp4"
         comment = COMMENT.format(self.network[:16]) if self.options.tag else ""

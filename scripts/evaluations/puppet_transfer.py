@@ -22,7 +22,9 @@ Rows = list[list[np.ndarray]]
 
 
 def check_types(model: ToonTalker) -> None:
-    """Raises ValueError for a type that the network cannot serve."""
+    """Raises ValueError for no type, or one that the network cannot serve."""
+    if not _TYPES.value:
+        raise ValueError("--types names none")
     for kind in _TYPES.value:
         check_kind(kind, model.domains)
 

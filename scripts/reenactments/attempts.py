@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-FAILURES = (ValueError, OSError, jax.errors.JaxRuntimeError)
+FAILURES = (ValueError, OSError, ImportError, jax.errors.JaxRuntimeError)  # ImportError: a bucket without its extra
 
 
 def told(error: Exception) -> str:

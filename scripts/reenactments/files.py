@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ def find(pattern: str, suffixes: Sequence[str]) -> tuple[list[Path], bool]:
 
     A folder stands for its files with these suffixes; without any it is one input (a folder of frames).
     """
+    pattern = os.path.expanduser(pattern)
     path, found = Path(pattern), []
     if path.is_dir():
         found = [file for file in path.iterdir() if file.suffix.lower() in suffixes and not file.name.startswith(".")]
@@ -41,26 +43,33 @@ def plan() -> tuple[list[Path], list[Path], dict[Pair, Path]]:
     """Sources, drivers and where each pair is written."""
     sources, several_sources = find(_SOURCE.value, video.IMAGE_SUFFIXES)
     drivers, several_drivers = find(_DRIVING.value, (*video.VIDEO_SUFFIXES, TEMPLATE_SUFFIX))
-    if (_SAVE.value is None) == (_OUTPUT_DIR.value is None):
+    if bool(_SAVE.value) == bool(_OUTPUT_DIR.value):
         raise ValueError("say where to write: one of --save_path and --output_dir.")
-    pairs, save = list(itertools.product(sources, drivers)), Path(_SAVE.value or _OUTPUT_DIR.value)
+    pairs, save = list(itertools.product(sources, drivers)), Path(_SAVE.value or _OUTPUT_DIR.value).expanduser()
     outputs = {pairs[0]: save}
     if several_sources or several_drivers or _OUTPUT_DIR.value:
-        if save.suffix and not save.is_dir():
+        if save.suffix and not save.is_dir() and not _OUTPUT_DIR.value:
             raise ValueError(f"{save}: several results go into a folder: name one without a suffix.")
         outputs = {(source, driver): save / f"{source.stem}--{driver.stem}.mp4" for source, driver in pairs}
         if twice := sorted(str(name) for name, count in Counter(outputs.values()).items() if count > 1):
-            raise ValueError(f"{twice[0]}: would be written twice: two inputs have the same name but for the suffix.")
+            pair, other, *_ = (pair for pair, name in outputs.items() if str(name) == twice[0])
+            alike = next(f"{a} and {b}" for a, b in zip(pair, other, strict=True) if a != b)
+            raise ValueError(f"{twice[0]}: would be written twice: {alike} differ in folder or suffix alone.")
     inputs = {path.resolve() for path in (*sources, *drivers)}
-    for output in (*outputs.values(), *([Path(SAVE_MOTION.value)] if SAVE_MOTION.value else [])):
+    for output in (*outputs.values(), *([saved_motion()] if SAVE_MOTION.value else [])):
         if output.resolve() in inputs:
             raise ValueError(f"{output}: would overwrite an input: choose another --save_path or --save_motion.")
     return sources, drivers, outputs
 
 
+def saved_motion() -> Path:
+    """Where --save_motion says."""
+    return Path(SAVE_MOTION.value).expanduser()
+
+
 def check_save_motion(drivers: Sequence[Path]) -> None:
     """Raises ValueError if the motion cannot be kept where --save_motion says."""
-    path = Path(SAVE_MOTION.value)
+    path = saved_motion()
     if path.suffix != TEMPLATE_SUFFIX or path.is_dir() or not path.absolute().parent.is_dir():
         raise ValueError(f"--save_motion={path}: must end in {TEMPLATE_SUFFIX}, in a folder that exists.")
     if len(drivers) > 1 or drivers[0].suffix == TEMPLATE_SUFFIX:

@@ -2,6 +2,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 
 from data_pipelines import colour, transforms, video, video_writer
@@ -349,3 +350,42 @@ def test_strict_reading_tells_of_damage_that_is_filled_in_otherwise(tmp_path):
     assert len(list(video.Section(path))) == 30
     with pytest.raises(video.VideoError, match=r"a.mp4: frame \d+ is damaged"):
         list(video.Section(path, strict=True))
+
+
+def test_h264_in_an_avi_comes_in_the_order_of_showing(tmp_path):
+    path = film(tmp_path / "clip.avi", 24, 24, sound="mp3", seconds=1)  # FFmpeg's times there are of another order
+    assert levels(video.read_frames(path)) == list(range(24))
+    assert levels(video.Section(path, 0.25, max_frames=3)) == [6, 7, 8]
+    assert video.probe(path).frame_rate == 24 and video.first_time(path) == 0
+
+
+def test_a_gif_of_one_picture_is_a_still(tmp_path):
+    write(tmp_path / "still.gif", numbered(1))
+    info = video.probe(tmp_path / "still.gif")
+    assert (info.frame_rate, info.num_frames) == (video.STILL_FRAME_RATE, 1)
+
+
+def test_an_animated_picture_is_refused_where_one_frame_would_be_taken_of_it(tmp_path):
+    pictures = [PIL.Image.fromarray(frame) for frame in numbered(3)]
+    pictures[0].save(tmp_path / "moving.png", save_all=True, append_images=pictures[1:])
+    with pytest.raises(video.VideoError, match="moving.png: 3 pictures in one file, of which one is read"):
+        video.probe(tmp_path / "moving.png")
+    assert levels([video.read_image(tmp_path / "moving.png")]) == [0]  # as a source
+
+
+@pytest.mark.parametrize("name", ["cut.png", "cut.webp"])
+def test_what_is_transparent_lies_on_white(tmp_path, name):
+    picture = np.zeros((8, 8, 4), np.uint8)
+    picture[..., 0], picture[:4, :, 3], picture[4:, :4, 3] = 200, 255, 128  # red: opaque, half and not at all
+    PIL.Image.fromarray(picture).save(tmp_path / name, lossless=True, exact=True)
+    shown = video.read_image(tmp_path / name)
+    np.testing.assert_array_equal(shown[:4], np.broadcast_to([200, 0, 0], (4, 8, 3)))
+    np.testing.assert_array_equal(shown[4:, :4], np.broadcast_to([227, 127, 127], (4, 4, 3)))
+    assert (shown[4:, 4:] == 255).all()
+
+
+def test_names_with_a_colon_are_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("12:30 clip.mp4", numbered(3))
+    assert levels(video.read_frames("12:30 clip.mp4")) == [0, 1, 2]
+    assert not has_sound("12:30 clip.mp4")

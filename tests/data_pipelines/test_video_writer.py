@@ -104,6 +104,7 @@ def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, name):
         ("clip.mp4", 25, numbered(1) + numbered(1, 64, 64), r"frame 1 is \(64, 64, 3\), the first was \(48, 64, 3\)"),
         ("clip.mp4", 25, [np.zeros((48, 64, 3), np.float32)], "frame 0 is float32"),
         ("clip.mp4", 25, [np.zeros((48, 64), np.uint8)], r"frame 0 is uint8 \(48, 64\)"),
+        ("clip.mp4", 25, numbered(1, 0, 64), "frame 0 is 64×0: no picture"),
         ("used", 25, numbered(1), "in the way"),
         ("used/file/clip.mp4", 25, numbered(1), "cannot be written"),
     ],
@@ -231,3 +232,14 @@ def test_a_png_comment_has_latin_letters_only_and_a_missing_file_is_told(tmp_pat
     for nothing in ("nothing.mp4", "nothing.png"):
         with pytest.raises(video.VideoError, match=nothing):
             comments.of_file(tmp_path / nothing)
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "to frames").symlink_to("frames")
+    (tmp_path / "to nothing.mp4").symlink_to("clip.mp4")
+    write(tmp_path / "to frames", numbered(2))
+    write(tmp_path / "to nothing.mp4", numbered(2))
+    assert len(list((tmp_path / "frames").iterdir())) == 2
+    assert (tmp_path / "to nothing.mp4").is_symlink() and video.probe(tmp_path / "clip.mp4").num_frames == 2
+    assert len(list(tmp_path.iterdir())) == 4

@@ -155,3 +155,19 @@ def test_reconstruction_of_many_videos_has_both_averages(run, inputs, tmp_path, 
     assert (report["videos"], report["frames"]) == (2, sum(map(len, videos)))
     assert report["copy_source_l1"]["over_frames"] == pytest.approx(np.concatenate(copies).mean())
     assert report["copy_source_l1"]["over_videos"] == pytest.approx(np.mean([copy.mean() for copy in copies]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output={0}/full.json"], "full.json: must be a file that ends in .json"),
+        (["--output={0}/a.json", "--grid={0}/full.png"], "full.png: must be a file that ends in .png"),
+        (["--output={0}/a.json", "--types="], "--types names none"),
+    ],
+)
+def test_where_no_report_can_go_is_told_first(run, inputs, tmp_path, options, message):
+    for suffix in ("json", "png"):
+        (tmp_path / f"full.{suffix}").mkdir()
+    done = run("evaluate", "recovery", "--checkpoint", inputs / "model", *(o.format(tmp_path) for o in options))
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "a.json").exists()

@@ -1,6 +1,9 @@
 """The options of scripts/reenact.py, used together where they go together: each call starts a Python of its own."""
 
+import os
 import shutil
+import subprocess
+import sys
 from fractions import Fraction
 
 import cv2
@@ -10,6 +13,7 @@ import pytest
 from data_pipelines import comments, puppets, transforms, video, video_writer
 from tests.conftest import LEAN
 from tests.data_pipelines.video_files import film, packets
+from tests.scripts.trainings import ROOT
 from toontalker_jax.checkpoints import load_model, save_model
 from toontalker_jax.media import Options, open_driver, open_source
 from toontalker_jax.reenactment.smoothing import smooth
@@ -188,6 +192,57 @@ def test_what_an_array_or_foreign_motion_cannot_serve_is_refused(inputs):
         reenactor.motion([])
     with pytest.raises(ValueError, match="used whole"):
         open_driver(driving, Options(max_frames=1))
+    with pytest.raises(ValueError, match=r"driver: frame 1 is \(32, 32, 3\), the first \(64, 64, 3\): use one size"):
+        reenactor.motion([driving[0], driving[1][:32, :32]])
+    for wrong in (picture[..., :1], picture.astype(np.float32), picture[:0], picture[0]):
+        with pytest.raises(ValueError, match=r"source is .*: give RGB pictures, uint8 \[H, W, 3\]"):
+            next(reenactor.frames(wrong, driving))
+        with pytest.raises(ValueError, match="driver: frame 0 is .*: give RGB pictures"):
+            reenactor.motion([wrong])
+
+
+def test_python_overwrites_no_input(inputs, tmp_path):
+    driver = tmp_path / "driver.mp4"
+    shutil.copy(inputs / "driver.mp4", driver)
+    before = driver.read_bytes()
+    reenactor = VideoReenactor(inputs / "model", Options(kind="r2r"))
+    with pytest.raises(ValueError, match="driver.mp4: would overwrite an input"):
+        reenactor.write(inputs / "sources/face0.png", driver, tmp_path / "sources" / ".." / "driver.mp4")
+    assert driver.read_bytes() == before
+
+
+def test_a_motion_has_no_pictures_to_cut(tmp_path):
+    with pytest.raises(ValueError, match="driving_crop cuts pictures; a motion template has none"):
+        open_driver(tmp_path / "motion.npz", Options(driving_crop="auto"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"save_path": ""}, "say where to write: one of --save_path and --output_dir"),
+        ({"save_path": "out", "driving_path": "*/clip.mp4"}, "a/clip.mp4 and {0}/b/clip.mp4 differ in folder or"),
+        ({"save_path": "gs://bucket/out.mp4", "checkpoint": "gs://bucket/model"}, "error: Please install gcsfs"),
+    ],
+    ids=["nowhere", "twice", "bucket"],
+)
+def test_where_things_lie_is_told_in_one_line(run, inputs, tmp_path, options, message):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        shutil.copy(inputs / "driver.mp4", tmp_path / name / "clip.mp4")
+    options = {"driving_path": "a/clip.mp4"} | options
+    options["driving_path"] = tmp_path / options["driving_path"]
+    done = run(source_path=inputs / "sources/face0.png", **options)
+    assert done.returncode == 1 and message.format(tmp_path) in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_home_folder_is_found(inputs, tmp_path):
+    shutil.copy(inputs / "driver.mp4", tmp_path)
+    code = "from scripts.reenactments.files import find; print(*(find(f'~/{n}', ()) for n in ('driver.mp4', '*.mp4')))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"HOME": str(tmp_path)}, capture_output=True, text=True, cwd=ROOT
+    )
+    path = tmp_path / "driver.mp4"
+    assert done.stdout == f"{([path], False)} {([path], True)}\n", done.stderr
 
 
 @pytest.mark.parametrize(
