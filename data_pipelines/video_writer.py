@@ -204,7 +204,7 @@ class _StreamWriter(_Writer):
     def _open(self, file_format: str, codec: str, tick: Fraction, **stream_settings) -> None:
         """Opens the file; frames are shown at whole ticks, in seconds."""
         self._tick = tick
-        self._container = av.open(os.path.abspath(self._path), "w", format=file_format)  # or "12:30" is a protocol
+        self._container = av.open(str(self._path), "w", format=file_format)
         self._stream = self._container.add_stream(codec, rate=self._rate)
         self._stream.codec_context.time_base = tick
         for name, value in stream_settings.items():

@@ -360,7 +360,7 @@ def test_h264_in_an_avi_comes_in_the_order_of_showing(tmp_path):
 
 
 def test_a_gif_of_one_picture_is_a_still(tmp_path):
-    write(tmp_path / "still.gif", numbered(1))
+    PIL.Image.fromarray(numbered(2)[1]).save(tmp_path / "still.gif")  # without a delay
     info = video.probe(tmp_path / "still.gif")
     assert (info.frame_rate, info.num_frames) == (video.STILL_FRAME_RATE, 1)
 
@@ -388,4 +388,5 @@ def test_names_with_a_colon_are_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("12:30 clip.mp4", numbered(3))
     assert levels(video.read_frames("12:30 clip.mp4")) == [0, 1, 2]
-    assert not has_sound("12:30 clip.mp4")
+    film(tmp_path / "12:30 film.mp4", 3, sound="aac", seconds=1)
+    assert has_sound("12:30 film.mp4") and not has_sound("12:30 clip.mp4")
