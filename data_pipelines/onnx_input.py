@@ -26,7 +26,7 @@ def _fixed(shape: bytes, sides: Sequence[int]) -> bytes:
         return shape
     known = [dict((number, value) for number, value, _ in _fields(dim)).get(_DIM_VALUE, 0) for dim in dims]
     chosen = [old if 0 < old < _MOST else new for old, new in zip(known, sides, strict=True)]
-    return b"".join(_message(_DIM, _varint(_DIM_VALUE << 3 | _VARINT) + _varint(side)) for side in chosen)
+    return b"".join(_message(_DIM, varint(_DIM_VALUE << 3 | _VARINT) + varint(side)) for side in chosen)
 
 
 def _changed(data: bytes, path: Sequence[int], change: Callable[[bytes], bytes]) -> bytes:
@@ -74,7 +74,8 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError(f"no number ends at byte {at}: not an ONNX file, or cut short")
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number from 0 on, as protobuf writes it."""
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -83,4 +84,4 @@ def _varint(number: int) -> bytes:
 
 
 def _message(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | _BYTES) + _varint(len(data)) + data
+    return varint(number << 3 | _BYTES) + varint(len(data)) + data

@@ -19,7 +19,14 @@ def decode(data: bytes, on_white: bool = False) -> np.ndarray:
         image = None
     if image is None:
         raise ValueError(f"not an image that can be decoded ({len(data)} bytes)")
-    return _on_white(image, array) if on_white else image
+    return _on_white(image, array) if on_white and _has_alpha(data) else image
+
+
+def _has_alpha(data: bytes) -> bool:
+    """Whether a PNG's or WebP's header speaks of transparency; nobody else here has it. A second decoding is slow."""
+    if data.startswith(b"\x89PNG"):
+        return data[25] in (4, 6) or b"tRNS" in data[: data.find(b"IDAT")]  # colour types with alpha; a palette's
+    return data[8:16] == b"WEBPVP8L" or (data[8:16] == b"WEBPVP8X" and bool(data[20] & 16))
 
 
 def _on_white(image: np.ndarray, data: np.ndarray) -> np.ndarray:

@@ -5,20 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
+from data_pipelines.onnx_input import varint
 
 
 def _field(number: int, value: int | str | bytes) -> bytes:
     if isinstance(value, int):
-        return _varint(number << 3) + _varint(value % (1 << 64))
+        return varint(number << 3) + varint(value % (1 << 64))
     data = value.encode() if isinstance(value, str) else value
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
+    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
 def _value(name: str, shape: Sequence[int | str]) -> bytes:

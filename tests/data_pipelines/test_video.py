@@ -390,3 +390,17 @@ def test_names_with_a_colon_are_files(tmp_path, monkeypatch):
     assert levels(video.read_frames("12:30 clip.mp4")) == [0, 1, 2]
     film(tmp_path / "12:30 film.mp4", 3, sound="aac", seconds=1)
     assert has_sound("12:30 film.mp4") and not has_sound("12:30 clip.mp4")
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.png", "RGB"), ("a.png", "P"), ("a.webp", "RGB"), ("a.jpg", "RGB")])
+def test_what_has_no_transparency_is_decoded_once(tmp_path, monkeypatch, name, mode):
+    PIL.Image.fromarray(numbered(3)[2]).convert(mode).save(tmp_path / name)
+    calls, decode = [], transforms.cv2.imdecode
+    monkeypatch.setattr(transforms.cv2, "imdecode", lambda *arguments: calls.append(1) or decode(*arguments))
+    assert levels([video.read_image(tmp_path / name)]) == [2] and len(calls) == 1
+
+
+def test_a_palette_with_a_transparent_colour_lies_on_white(tmp_path):
+    picture = PIL.Image.fromarray(numbered(2)[1]).quantize(2)
+    picture.save(tmp_path / "palette.png", transparency=picture.getpixel((0, 0)))
+    assert (video.read_image(tmp_path / "palette.png") == 255).all()
