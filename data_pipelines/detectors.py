@@ -53,7 +53,7 @@ def open_detector(path: str | os.PathLike = "") -> Detector:
     Raises:
       FaceError: at once if the file is missing, of another kind or cannot be read.
     """
-    path = Path(path or Path(cv2.data.haarcascades, _CASCADE))
+    path = Path(path or Path(cv2.data.haarcascades, _CASCADE)).expanduser()
     openers = {".xml": _open_cascade, ".onnx": _open_network}
     opener = openers.get(path.suffix.lower())
     if opener is None:

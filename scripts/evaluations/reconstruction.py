@@ -37,7 +37,7 @@ def check_videos() -> None:
 @functools.cache  # each video is read through once to count its frames
 def open_videos() -> list[Frames]:
     """The frames of each video from --first on, in a function that reads them anew. Raises as `check_videos`."""
-    path = Path(_DRIVING.value)
+    path = Path(_DRIVING.value).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if prepared_folders(path):

@@ -88,6 +88,12 @@ def test_a_detector_that_cannot_be_opened_is_named(tmp_path, name, content, mess
     assert "\n" not in str(caught.value)
 
 
+def test_a_detector_lies_in_the_users_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(faces.FaceError, match=f"^{tmp_path}/face.xml: no such file"):
+        detectors.open_detector("~/face.xml")
+
+
 def fake_yunet(monkeypatch, tmp_path, detect):
     (tmp_path / "net.onnx").touch()
     created = types.SimpleNamespace(create=lambda *arguments: types.SimpleNamespace(detect=detect))

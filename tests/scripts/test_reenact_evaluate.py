@@ -3,6 +3,7 @@
 import json
 import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -171,3 +172,11 @@ def test_where_no_report_can_go_is_told_first(run, inputs, tmp_path, options, me
     done = run("evaluate", "recovery", "--checkpoint", inputs / "model", *(o.format(tmp_path) for o in options))
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "a.json").exists()
+
+
+def test_a_video_that_is_missing_in_the_users_folder_is_told_by_its_path(run, inputs, tmp_path):
+    done = run(
+        *("evaluate", "reconstruction", "--checkpoint", inputs / "real_only", "--driving_path", "~/no such video"),
+        *("--output", tmp_path / "report.json"),
+    )
+    assert done.returncode == 1 and f"{Path.home()}/no such video: no such file" in done.stderr, done.stderr
