@@ -31,7 +31,6 @@ MIN_SIZE, MAX_SIZE = 64, 512
 
 MOTION_NAMES: tuple[str, ...] = Motion._fields
 HEAD = ("yaw", "pitch", "roll", "shift_x", "shift_y", "scale")
-CALM = 0.15  # of their amplitude in the calm half of the training clips
 PARTS = {"head": {"yaw": 0.4}, "mouth": {"mouth_open": 0.7}, "smile": {"smile": 0.8},
          "eyes": {"eyelid_left": 0.95, "eyelid_right": 0.95}, "gaze": {"gaze_x": 0.8},
          "brows": {"brow_left": 0.8, "brow_right": 0.8}}  # name: {parameter: where it goes, from 0}
@@ -51,8 +50,8 @@ def sample_motion(domain: str, split: str, seed: int, index: int, num_frames: in
     """The smooth motion of clip `index`: float32 [num_frames, M] within MOTION_LOW..MOTION_HIGH.
 
     Frame 0 is near neutral. Real puppets move moderately, with quick small motions and fast speech; cartoons move far,
-    hold their poses and snap between them. In half of the training clips the head is calm, so that eyes, brows and
-    mouth move by themselves; held-out heads all move. Raises ValueError for an unknown domain or split or no frames.
+    hold their poses and snap between them. Training clips blink more often, and in half of them the head is still (see
+    `_stilled`); held-out heads all move. Raises ValueError for an unknown domain or split or no frames.
     """
     if num_frames < 1:
         raise ValueError(f"num_frames is {num_frames}; a clip needs at least 1")
@@ -62,10 +61,8 @@ def sample_motion(domain: str, split: str, seed: int, index: int, num_frames: in
     slow, fast = (0.010, 0.042) if real else (0.006, 0.028)
     amplitude = {"yaw": 0.85, "pitch": 0.75, "roll": 0.6, "shift_x": 0.6, "shift_y": 0.6, "scale": 0.6, "smile": 0.9,
                  "gaze_x": 1.0, "gaze_y": 0.8, "brow_left": 0.8, "brow_right": 0.8}
-    calm = split == "train" and generator(domain, split, "calm", seed, index).uniform() < 0.5
     motion = {}
     for name, size in amplitude.items():
-        size *= CALM if calm and name in HEAD else 1
         wave = _wave(rng, time, slow, fast) + 0.06 * rng.uniform(-1, 1)
         if real:
             wave = 0.95 * wave + 0.06 * _wave(rng, time, 0.06, 0.12)
@@ -82,13 +79,32 @@ def sample_motion(domain: str, split: str, seed: int, index: int, num_frames: in
     motion["mouth_open"] = loud * np.clip(talk + 0.4, 0, 1) * syllable + rng.uniform(0, 0.08)
 
     droop = rng.uniform(0, 0.12)
-    both, apart = _blinks(rng, time, 1.6 if real else 2.4, 45), _blinks(rng, time, 4.0, 90 if real else 50)
+    width, period = (1.6 if real else 2.4), 45
+    if split == "train":
+        width, period = 2 * width, 15
+    both, apart = _blinks(rng, time, width, period), _blinks(rng, time, 4.0, 90 if real else 50)
     side = rng.integers(2)
     squint = np.clip(_wave(rng, time, slow, fast) - 0.35, 0, 0.6)
     for name, winks in (("eyelid_left", side), ("eyelid_right", 1 - side)):
         motion[name] = droop + squint + both + winks * apart
+    if split == "train":
+        motion = _stilled(motion, generator(domain, split, "still", seed, index))
     stacked = np.stack([motion[name] for name in MOTION_NAMES], axis=1).astype(np.float32)
     return np.clip(stacked, MOTION_LOW, MOTION_HIGH)
+
+
+def _stilled(motion: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """`motion` with, in a quarter of the clips, everything still but one part of the face, and in another the head.
+
+    A cartoon's outlines change more pixels when the head moves a little than its eyes and brows ever do: from clips in
+    which everything moves the small parts are hardly learned.
+    """
+    kind = rng.uniform()
+    if kind < 0.25:
+        moving = set(PARTS[rng.choice([part for part in PARTS if part != "head"])])
+    else:
+        moving = set(motion) - set(HEAD if kind < 0.5 else ())
+    return {name: line if name in moving else np.full_like(line, line[0]) for name, line in motion.items()}
 
 
 def _blinks(rng: np.random.Generator, time: np.ndarray, width: float, period: float) -> np.ndarray:
