@@ -52,7 +52,7 @@ class FolderClips:
         """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
         check_index(self, clip, index)
         try:
-            return _to_size(video.read_image(self._files[clip][index]), self._image_size)
+            return _to_size(video.read_still(self._files[clip][index]), self._image_size)
         except video.VideoError as error:
             raise BadRecord(f"frame {index} of clip {self.name(clip)}: {error}") from None
 
@@ -105,8 +105,8 @@ def open_clips(
 ) -> ClipSource:
     """Opens whatever clips are at `path`.
 
-    A video file is one clip. A folder is, whichever fits first: a data set written by prepare_data.py; one clip, if it
-    holds images; a clip a video, if it holds video files; a clip a subfolder of images.
+    A video file is one clip. A folder is a data set written by prepare_data.py; or else one clip, if it holds images; a
+    clip a video, if it holds video files; a clip a subfolder of images.
 
     Args:
       path: the file or folder.
@@ -119,7 +119,7 @@ def open_clips(
       FileNotFoundError: nothing there.
       ValueError: nothing of these, or no frames in that range.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder of clips")
     if (path / UNFINISHED).is_dir():
@@ -140,17 +140,20 @@ def clip_paths(path: Path) -> list[Path]:
     Raises:
       ValueError: nothing of these, or both.
     """
-    if path.is_file() or video.frame_files(path):
+    if path.is_file():
         return [path]
     entries = sorted((e for e in path.iterdir() if not e.name.startswith(".")), key=lambda e: video.natural_key(e.name))
     files = [entry for entry in entries if entry.suffix.lower() in video.VIDEO_SUFFIXES and entry.is_file()]
     folders = [entry for entry in entries if entry.is_dir()]
-    if not files and not folders:
+    images = video.frame_files(path)
+    framed = [next(filter(video.frame_files, folders))] if any(map(video.frame_files, folders)) else []
+    kinds = {"videos": files, "folders of images": framed, "images": images}
+    found = [f"{kind} ({paths[0].name}, …)" for kind, paths in kinds.items() if paths]
+    if len(found) > 1:
+        raise ValueError(f"{path} has both {' and '.join(found)}: name a folder with one kind of clips")
+    if not (images or files or folders):
         raise ValueError(f"{path}: no prepared data set, images, videos or folders of images there")
-    if files and (framed := next(filter(video.frame_files, folders), None)):
-        both = f"videos ({files[0].name}, …) and folders of images ({framed.name}, …)"
-        raise ValueError(f"{path} has both {both}: name a folder with one kind of clips")
-    return files or folders
+    return [path] if images else files or folders
 
 
 def _load_video(file: Path, image_size: int | None, first: int | None, last: int | None) -> list[np.ndarray]:

@@ -22,6 +22,13 @@ def decode(data: bytes, on_white: bool = False) -> np.ndarray:
     return _on_white(image, array) if on_white and _has_alpha(data) else image
 
 
+def is_animated(data: bytes) -> bool:
+    """Whether a PNG's or WebP's header announces more than one picture."""
+    if data.startswith(b"\x89PNG"):
+        return b"acTL" in data[: data.find(b"IDAT")]
+    return data[8:16] == b"WEBPVP8X" and bool(data[20] & 2)
+
+
 def _has_alpha(data: bytes) -> bool:
     """Whether a PNG's or WebP's header speaks of transparency; nobody else here has it. A second decoding is slow."""
     if data.startswith(b"\x89PNG"):
@@ -31,8 +38,10 @@ def _has_alpha(data: bytes) -> bool:
 
 def _on_white(image: np.ndarray, data: np.ndarray) -> np.ndarray:
     stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    # A picture that lies on its side in the file stays as it is: its transparency lies, too.
     if stored is None or stored.ndim != 3 or stored.shape != (*image.shape[:2], 4):
+        return image
+    # A picture that is turned by its EXIF data stays as it is: its transparency would have to be turned, too.
+    if not np.array_equal(image, cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)):
         return image
     opaque = stored[..., 3:].astype(np.float32) / np.iinfo(stored.dtype).max
     return np.rint(255 + (image - np.float32(255)) * opaque).astype(np.uint8)

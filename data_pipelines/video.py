@@ -16,10 +16,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 
-from data_pipelines import colour, display, lost_frames, timing, transforms
+from data_pipelines import colour, cut_off, display, lost_frames, timing, transforms
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
@@ -68,19 +67,34 @@ class VideoInfo:
 
 def frame_files(folder: str | os.PathLike) -> list[Path]:
     """The images of a folder in natural order of their names (frame2 before frame10); others are left out."""
-    files = (f for f in Path(folder).iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
-    return sorted(files, key=lambda file: natural_key(file.name))
+    with os.scandir(folder) as entries:
+        files = [Path(entry.path) for entry in entries if not entry.name.startswith(".") and not entry.is_dir()]
+    images = (file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(images, key=lambda file: natural_key(file.name))
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """A sorting key by which the numbers in a name count as numbers."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    """A sorting key by which the numbers in a name count as numbers; no two names have the same."""
+    parts = [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [*parts, (-1, name)]
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Reads an image file to uint8 [H, W, 3] RGB, upright, what is transparent on white. Raises VideoError."""
+    """Reads an image file, of an animation the first picture, to uint8 [H, W, 3] RGB, upright, on white. VideoError."""
+    return _read(Path(path), animated=True)
+
+
+def read_still(path: str | os.PathLike) -> np.ndarray:
+    """`read_image` where an animation would pass for one frame: raises VideoError for it, too."""
+    return _read(Path(path), animated=False)
+
+
+def _read(path: Path, animated: bool) -> np.ndarray:
     try:
-        return transforms.decode(Path(path).read_bytes(), on_white=True)
+        data = path.read_bytes()
+        if not animated and transforms.is_animated(data):
+            raise ValueError("several pictures in one file, of which one is read: make it a GIF or video")
+        return transforms.decode(data, on_white=True)
     except (OSError, ValueError) as error:
         raise VideoError(f"{path}: {reason(error)}") from None
 
@@ -94,12 +108,10 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         files = frame_files(path)
         if not files:
             raise VideoError(f"{path}: the folder holds no images ({', '.join(IMAGE_SUFFIXES)})")
-        height, width, _ = read_image(files[0]).shape
+        height, width, _ = read_still(files[0]).shape
         return VideoInfo("frames", STILL_FRAME_RATE, len(files), height, width)
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        height, width, _ = read_image(path).shape
-        if (pictures := cv2.imcount(str(path))) > 1:
-            raise VideoError(f"{path}: {pictures} pictures in one file, of which one is read: make it a GIF or video")
+        height, width, _ = read_still(path).shape
         return VideoInfo("image", STILL_FRAME_RATE, 1, height, width)
     with _open_stream(path) as (container, stream):
         told = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
@@ -170,7 +182,8 @@ class Section:
         of the video.
       max_frames: take no more than so many, an int; None takes all.
       strict: decode by one thread, since FFmpeg fills damaged places in differently with each number of them, and
-        raise VideoError at a frame that it marks as damaged or cannot decode, in place of repeating the one before.
+        raise VideoError at a frame that it marks as damaged or cannot decode, in place of repeating the one before; and
+        at once if the file ends before it says (`cut_off`).
 
     Attributes:
       path, info: of the whole file.
@@ -206,15 +219,23 @@ class Section:
         if info.times is not None:
             self.times = tuple(time - info.times[first] for time in info.times[first:stop])
         self.interval = (info.time(first), end if stop == info.num_frames else info.time(stop))
+        if strict and info.stamps is not None:
+            self._check_end()
+
+    def _check_end(self) -> None:
+        with _open_stream(self.path) as (container, stream):
+            end = int(self.info.stamps[-1]) * stream.time_base + 1 / self.info.frame_rate
+            if why := cut_off.missing_end(self.path, container, stream, end, self.info.frame_rate):
+                raise VideoError(f"{self.path}: {why}")
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self._same_size(self._frames())
 
     def _frames(self) -> Iterator[np.ndarray]:
         if self.info.kind == "frames":
-            yield from map(read_image, frame_files(self.path)[self._first : self._stop])
+            yield from map(read_still, frame_files(self.path)[self._first : self._stop])
         elif self.info.kind == "image":
-            yield read_image(self.path)
+            yield read_still(self.path)
         else:
             with _open_stream(self.path, one_thread=self._strict) as (container, stream):
                 frames = _decode(self.path, container, stream, self._strict)

@@ -26,7 +26,7 @@ _WORKERS = flags.DEFINE_integer("workers", os.cpu_count(), "Threads of --check."
 def draw(path: str) -> None:
     """A contact sheet of each split."""
     for split in read_tables(path):
-        file = Path(_SHEETS.value) / f"contact_sheet_{split}.png"
+        file = Path(_SHEETS.value).expanduser() / f"contact_sheet_{split}.png"
         sheet = inspection.contact_sheet(PreparedClips(path, split), _ROWS.value, _COLUMNS.value)
         file.write_bytes(transforms.encode_png(sheet))
         print(file)
@@ -48,11 +48,12 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # TFDS tells of every file it reads.
     if len(argv) != 2:
         raise app.UsageError(f"name one data set, got {' '.join(argv[1:]) or 'none'}")
+    path = os.path.expanduser(argv[1])
     try:
-        print(json.dumps(inspection.summarize(argv[1]), indent=2))
+        print(json.dumps(inspection.summarize(path), indent=2))
         if _SHEETS.value:
-            draw(argv[1])
-        faults = count_faults(argv[1]) if _CHECK.value else 0
+            draw(path)
+        faults = count_faults(path) if _CHECK.value else 0
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     if _CHECK.value:

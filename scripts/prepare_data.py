@@ -7,10 +7,11 @@
 
 `puppets` renders the embedded two-domain data set: the splits real_train, cartoon_train, real_test, cartoon_test.
 The others read a folder in any layout that data_pipelines/preparation/layouts.py lists: `voxceleb` and `cartoon` videos
-and folders of frames, `images` single pictures. An interrupted run goes on when it is started again. With --shard=i/N a
-job does its part of the work; the same command without --shard then makes the data set of all parts.
+and folders of frames, `images` single pictures. An interrupted run of these goes on when it is started again. With
+--shard=i/N a job does its part of the work; the same command without --shard then makes the data set of all parts.
 """
 
+import math
 import os
 
 from absl import app, flags
@@ -25,7 +26,7 @@ from scripts.preparations import options
 from scripts.preparations.report import print_plan, print_report
 
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder to write to: new, empty, or of the same command before, which goes on.", required=True
+    "output", None, "Folder to write to: new, empty, or that of the same command before.", required=True
 )
 _WORKERS = flags.DEFINE_integer("workers", os.cpu_count(), "Processes.")
 
@@ -41,8 +42,10 @@ flags.adopt_module_key_flags(options)  # for --help
 
 def prepare_puppets(_: str) -> None:
     """Renders the puppets as the flags say."""
+    if given := [flag.name for flag in (_INPUT, _SPLIT_FILE, _SHARD, _BEAM) if flag.present]:
+        raise ValueError(f"--{given[0]} is nothing for puppets, which are rendered, whole: leave it out")
     config = from_flags(puppets.PuppetsConfig)
-    written = puppets.prepare(_OUTPUT.value, config, _WORKERS.value)
+    written = puppets.prepare(os.path.expanduser(_OUTPUT.value), config, _WORKERS.value)
     print(f"{_OUTPUT.value}: " + ("written" if written else "already there, complete and the same"))
 
 
@@ -50,14 +53,17 @@ def prepare_clips(name: str) -> None:
     """Cuts, writes and merges the clips of a folder as the flags say."""
     if not _INPUT.value:
         raise ValueError(f"{name} needs --input=FOLDER, which holds the clips")
-    cut = from_flags(CutOptions)
-    items, left_out = find_items(_INPUT.value, single_images=name == "images", strips=_STRIPS.value)
+    if not 0 <= _SHARD_MIB.value < math.inf:
+        raise ValueError(f"--shard_mib={_SHARD_MIB.value}: a shard needs a size")
+    cut, source, output = from_flags(CutOptions), os.path.expanduser(_INPUT.value), os.path.expanduser(_OUTPUT.value)
+    split_file = _SPLIT_FILE.value and os.path.expanduser(_SPLIT_FILE.value)
+    items, left_out = find_items(source, single_images=name == "images", strips=_STRIPS.value)
     shard_bytes = max(1, round(_SHARD_MIB.value * 2**20))
-    plan = make_plan(name, items, left_out, cut, _SPLIT_FILE.value, _TEST_SHARE.value, shard_bytes)
-    print_plan(plan, bool(_SPLIT_FILE.value))
+    plan = make_plan(name, items, left_out, cut, split_file, _TEST_SHARE.value, shard_bytes)
+    print_plan(plan, bool(split_file))
     beam_options = None if _BEAM.value is None else _BEAM.value.split()
-    report = prepare(plan, _INPUT.value, _OUTPUT.value, _WORKERS.value, parse_job(_SHARD.value), beam_options)
-    target = target_folder(_OUTPUT.value, plan)
+    report = prepare(plan, source, output, _WORKERS.value, parse_job(_SHARD.value), beam_options)
+    target = target_folder(output, plan)
     if report:
         print_report(report, target)
     else:

@@ -82,8 +82,8 @@ def _cut(path: Path, kind: str, options: CutOptions) -> Iterator[CutClip | Dropp
         if options.crop == "face" or (options.crop == "auto" and shape[0] != shape[1]):
             parts = _plan(frames, shape, options)
         else:
-            # A "#" is in the names of clips that were cut before, as VoxCeleb's are.
-            raw = options.crop != "auto" and kind in ("video", "frames") and "#" not in path.name
+            # A "#" is in the names of clips that were cut before, as VoxCeleb's are, but not at the start.
+            raw = options.crop != "auto" and kind in ("video", "frames") and path.name.find("#") < 1
             parts = _plan_square(frames, shape, raw, options)
     except (video.VideoError, OSError, av.FFmpegError, cv2.error) as error:
         # The caller knows the item; a file in its folder stays named.
@@ -96,7 +96,7 @@ def _open(path: Path, kind: str) -> video.Section | Sequence[np.ndarray]:
     """The frames, uint8 [H, W, 3], which can be iterated over several times."""
     if kind in ("video", "frames"):
         return video.Section(path, strict=True)
-    picture = video.read_image(path)
+    picture = video.read_still(path)
     height, width = picture.shape[:2]
     if kind == "image":
         return [picture]

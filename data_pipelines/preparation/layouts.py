@@ -24,6 +24,7 @@ from data_pipelines import video
 
 _VOXCELEB = re.compile(r"id\d{5}")
 SPLITS = dict(train="train", training="train", dev="train", test="test", val="val", valid="val", validation="val")
+SPLITS |= dict(testing="test", eval="test", evaluation="test")
 
 _FEW = 4  # Strips of two or three frames may be called clip1.png, clip2.png …
 
@@ -37,7 +38,7 @@ class Item:
       kind: "video", "frames" (a folder), "strip" (frames side by side) or "image".
       identity: who is seen, as far as names tell.
       split: the split whose folder it lies in, or None.
-      size: in bytes; of a folder, that of its first file times their number.
+      size: in bytes; of a folder, that of all its images.
     """
 
     name: str
@@ -76,11 +77,13 @@ def find_items(
         for file in files:
             suffix = file.suffix.lower()
             if reason := _unusable(file, suffix, single_images):
-                name = file.relative_to(root).as_posix()
-                left_out.append((name.encode(errors="backslashreplace").decode(), reason))
+                left_out.append((_told(root, file), reason))
             else:
                 (images if suffix in video.IMAGE_SUFFIXES else videos).append(file)
         items += [_item(root, file, "video") for file in videos]
+        if videos:  # previews and thumbnails
+            left_out += [(_told(root, file), "a picture beside videos") for file in images]
+            images = []
         if single_images:
             items += [_item(root, file, "image") for file in images]
         elif images and (strips == "yes" or (strips == "auto" and _are_strips(images))):
@@ -114,8 +117,8 @@ def measure(path: Path, kind: str) -> int:
     """The size of an item in bytes: see `Item`. Raises OSError if it is not there."""
     if kind != "frames":
         return path.stat().st_size
-    files = video.frame_files(path)
-    return files[0].stat().st_size * len(files) if files else 0
+    # A link to nothing counts as empty here: its clip is dropped when it is read, with the reason.
+    return sum(file.stat().st_size for file in video.frame_files(path) if file.exists())
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
@@ -133,6 +136,10 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
         yield Path(place), [Path(place, name) for name in names]
 
 
+def _told(root: Path, file: Path) -> str:
+    return file.relative_to(root).as_posix().encode(errors="backslashreplace").decode()
+
+
 def _item(root: Path, path: Path, kind: str) -> Item:
     return Item(path.relative_to(root).as_posix(), kind, "", None, measure(path, kind))
 
@@ -147,6 +154,8 @@ def _with_names_told(items: list[Item], root: Path) -> list[Item]:
         splits.append(SPLITS[path[places[0]].lower()] if places else None)
         below.append(path[places[0] + 1 :] if places else path[shared:] or path)
     depth = _shared_folders([path for path in below if len(path) > 1])
+    if len(set(splits)) > 1 and all(len(path) == depth + 2 for path in below) and len({*map(_folder, below)}) == 1:
+        below = [path[-1:] for path in below]  # The same one folder in every split is nobody's.
     return [
         dataclasses.replace(item, split=split, identity=_identity(path, rest, depth, root))
         for item, path, split, rest in zip(items, paths, splits, below, strict=True)
@@ -164,12 +173,16 @@ def _shared_folders(paths: list[list[str]]) -> int:
 def _identity(path: list[str], below: list[str], depth: int, root: Path) -> str:
     """`below` is the path below the split's folder, of which `depth` folders are shared by all."""
     own = root.resolve().name if path == ["."] else path[-1]  # The input folder itself may be the clip.
-    if "#" in own:
+    if own.find("#") > 0:
         return own.split("#")[0]
     if person := next(filter(_VOXCELEB.fullmatch, path[:-1]), None):
         return person
     below = below[depth:] if len(below) > depth + 1 else below
     return below[0] if len(below) > 1 else _without_suffix(own)
+
+
+def _folder(path: list[str]) -> tuple[str, ...]:
+    return tuple(path[:-1])
 
 
 def _without_suffix(name: str) -> str:

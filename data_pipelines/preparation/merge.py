@@ -40,6 +40,7 @@ def merge(plan: Plan, work: Path, target: Path) -> dict[str, Any]:
     target.mkdir(parents=True, exist_ok=True)
     _write_dropped(target / DROPPED, dropped)
     if not filled:
+        shutil.rmtree(work)  # Other options may keep some.
         raise ValueError(f"all {len(dropped)} items were dropped: {target / DROPPED} says why")
     tables = {split: _table([told[shard.index] for shard in own]) for split, own in filled.items()}
     report = _report(tables, dropped)

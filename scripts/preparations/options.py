@@ -21,7 +21,9 @@ flags.DEFINE_integer("test_clips", _PUPPETS.test_clips, "Puppets: test clips of 
 flags.DEFINE_integer("frames", _PUPPETS.frames, "Puppets: frames of a clip.")
 
 flags.DEFINE_string(
-    "crop", _CUT.crop, "auto: square frames as they are, others by the face; or face, none or x,y,w,h in pixels."
+    "crop",
+    _CUT.crop,
+    "auto: square frames as they are, others by the face; or face, none or x,y,w,h in pixels, whose middle is cut out.",
 )
 flags.DEFINE_string("detector", _CUT.detector, "Cascade .xml or .onnx network; OpenCV's cascade without it.")
 flags.DEFINE_float("crop_scale", _CUT.crop_scale, "Side of the crop over that of the face.")

@@ -16,6 +16,11 @@ def print_plan(plan: Plan, split_file: bool = False) -> None:
     people = sorted({item.identity for item in items})
     found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     print(f"found: {found}; {len(people)} identities, as {', '.join(people[:3])}; splits: {', '.join(plan.splits)}")
+    if len(people) == 1 < len(items):
+        print(f"warning: all {len(items)} items have one identity, {people[0]}, and thus lie in one split")
+    loose = [] if split_file else [item.name for item in items if item.split is None]
+    if 0 < len(loose) < len(items) and not split_file:
+        print(f"warning: {len(loose)} items lie in no split's folder, as {loose[0]}: their identities' hashes decide")
     over = [] if split_file else [(item.name, name) for item in items if (name := passed_over_split(item))]
     if over:
         print(

@@ -152,3 +152,18 @@ def test_nothing_to_open_is_told(tmp_path):
     cv2.imwrite(str(tmp_path / "empty" / "0.png"), np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match=r"both videos \(text.mp4, …\) and folders of images \(empty, …\)"):
         clips.open_clips(tmp_path)
+
+
+@pytest.mark.parametrize("beside", ["film.mp4", "clip/0.png"])
+def test_pictures_beside_clips_are_not_taken_for_all_there_is(tmp_path, beside):
+    for name in ("preview.png", beside):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(transforms.encode_png(np.zeros((8, 8, 3), np.uint8)))
+    with pytest.raises(ValueError, match=r"has both .* and images \(preview.png, …\): name a folder with one kind"):
+        clips.open_clips(tmp_path)
+
+
+def test_the_users_folder_may_be_called_by_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "frames", 3)
+    assert list(clips.open_clips("~/frames").lengths) == [3]

@@ -1,3 +1,5 @@
+import contextlib
+import os
 from fractions import Fraction
 
 import av
@@ -368,7 +370,7 @@ def test_a_gif_of_one_picture_is_a_still(tmp_path):
 def test_an_animated_picture_is_refused_where_one_frame_would_be_taken_of_it(tmp_path):
     pictures = [PIL.Image.fromarray(frame) for frame in numbered(3)]
     pictures[0].save(tmp_path / "moving.png", save_all=True, append_images=pictures[1:])
-    with pytest.raises(video.VideoError, match="moving.png: 3 pictures in one file, of which one is read"):
+    with pytest.raises(video.VideoError, match="moving.png: several pictures in one file, of which one is read"):
         video.probe(tmp_path / "moving.png")
     assert levels([video.read_image(tmp_path / "moving.png")]) == [0]  # as a source
 
@@ -404,3 +406,59 @@ def test_a_palette_with_a_transparent_colour_lies_on_white(tmp_path):
     picture = PIL.Image.fromarray(numbered(2)[1]).quantize(2)
     picture.save(tmp_path / "palette.png", transparency=picture.getpixel((0, 0)))
     assert (video.read_image(tmp_path / "palette.png") == 255).all()
+
+
+def test_an_animated_picture_is_no_frame(tmp_path):
+    pictures = [PIL.Image.fromarray(frame) for frame in numbered(3)]
+    (tmp_path / "frames").mkdir()
+    pictures[0].save(tmp_path / "frames" / "0.webp", save_all=True, append_images=pictures[1:])
+    pictures[0].save(tmp_path / "still.webp")
+    assert video.read_still(tmp_path / "still.webp").shape == numbered(3)[0].shape
+    with pytest.raises(video.VideoError, match="0.webp: several pictures in one file"):
+        list(video.read_frames(tmp_path / "frames"))
+
+
+def test_names_with_the_same_numbers_have_one_order(tmp_path, monkeypatch):
+    names = ["1.png", "01.png", "2.png", "002.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    orders = []
+    for reverse in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(video.os, "scandir", lambda path, r=reverse: _listing(path, r))
+            orders.append([file.name for file in video.frame_files(tmp_path)])
+    assert orders == [["01.png", "1.png", "002.png", "2.png"]] * 2
+
+
+@contextlib.contextmanager
+def _listing(path, reverse, scandir=os.scandir):
+    with scandir(path) as entries:
+        yield sorted(entries, key=lambda entry: entry.name, reverse=reverse)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize(("across", "down"), [(True, False), (False, True), (False, False)])
+def test_mirrored_and_turned_videos_come_as_they_are_meant(tmp_path, degrees, across, down):
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:16, :32] = 255
+    with av.open(str(tmp_path / "film.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.set_display_rotation(degrees, across, down)  # counter-clockwise, then mirrored
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    meant = np.rot90(image, degrees // 90)[:: -1 if down else 1, :: -1 if across else 1]
+    frame = next(video.read_frames(tmp_path / "film.mp4"))
+    assert frame.shape == meant.shape and np.abs(frame.astype(int) - meant).mean() < 10
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_what_is_transparent_and_turned_by_its_exif_is_never_erased_where_it_is_opaque(tmp_path, orientation):
+    picture = np.full((8, 8, 4), (200, 0, 0, 255), np.uint8)
+    picture[:2, :, 3] = 0
+    picture[:2, :, :3] = 9  # hidden
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(picture).save(tmp_path / "cut.png", exif=exif)
+    shown = video.read_image(tmp_path / "cut.png")
+    assert (shown == (200, 0, 0)).all(-1).sum() == 48

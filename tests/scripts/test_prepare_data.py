@@ -61,6 +61,24 @@ def test_split_folders_that_count_for_nothing_are_told_with_the_plan(tmp_path, c
     assert "warning" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("names", "warning"),
+    [
+        (("mp4/a.mp4", "mp4/b.mp4"), "all 2 items have one identity, mp4, and thus lie in one split"),
+        (("train/a.mp4", "test/b.mp4", "c.mp4"), "1 items lie in no split's folder, as c.mp4"),
+        (("train/a.mp4", "test/b.mp4"), None),
+        (("a.mp4", "b.mp4"), None),
+    ],
+)
+def test_what_the_layout_may_not_mean_is_told_with_the_plan(tmp_path, capsys, names, warning):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a")
+    print_plan(make_plan("voxceleb", *find_items(tmp_path), CutOptions()))
+    told = capsys.readouterr().out
+    assert f"warning: {warning}" in told if warning else "warning" not in told
+
+
 def test_killed_again_and_again_it_ends_as_an_undisturbed_run(run_script, tree, tmp_path):
     # Ten kills: when a shard more is finished than at the last one, and a little later. There are shards enough.
     shutil.copytree(tree, tmp_path / "tree")
@@ -136,6 +154,9 @@ def test_inspection_finds_what_has_changed(run_script, made, tmp_path):
         (["images", "--input={tree}", "--shard=8"], "--shard=8: write i/N"),
         (["images", "--input={tree}", "--split_file=/none.csv"], "/none.csv: the split file cannot be read"),
         (["voxceleb", "--input={tree}", "--image_size=0"], "image_size is 0"),
+        (["voxceleb", "--input={tree}", "--shard_mib=inf"], "--shard_mib=inf: a shard needs a size"),
+        (["puppets", "--shard=0/8"], "--shard is nothing for puppets"),
+        (["cartoon", "--input=~/no such folder"], f"{Path.home()}/no such folder: no such folder"),
     ],
 )
 def test_mistakes_are_one_line(run_script, tree, tmp_path, arguments, message):

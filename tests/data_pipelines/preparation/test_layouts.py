@@ -171,6 +171,8 @@ def test_what_is_no_clip_is_named_and_hidden_files_are_not(tmp_path):
 
 def test_sizes_of_files_and_folders(tmp_path):
     touch(tmp_path, "a.mp4", "b/1.png", "b/2.png", "b/3.png")
+    (tmp_path / "b/2.png").write_bytes(b"")
+    (tmp_path / "b/3.png").write_bytes(b"12345678")
     assert [item.size for item in find_items(tmp_path)[0]] == [4, 12]
     assert find_items(tmp_path)[0][0] == Item("a.mp4", "video", "a", None, 4)
 
@@ -200,3 +202,28 @@ def test_nothing_to_prepare_is_told(tmp_path):
     touch(tmp_path, "a.mp4")
     with pytest.raises(ValueError, match="no images in it .2 other"):
         find_items(tmp_path, single_images=True)
+
+
+def test_pictures_beside_videos_are_no_clip(tmp_path):
+    touch(tmp_path, "a.mp4", "a.jpg", "b.mp4", "b.jpg", "frames/0.png")
+    items, left_out = found(tmp_path)
+    assert list(items) == ["a.mp4", "b.mp4", "frames"]
+    assert left_out == [(name, "a picture beside videos") for name in ("a.jpg", "b.jpg")]
+
+
+def test_one_folder_in_every_split_is_nobodys(tmp_path):
+    touch(tmp_path, "training/videos/a.mp4", "training/videos/b.mp4", "testing/videos/c.mp4")
+    told = {"a": "train", "b": "train", "c": "test"}
+    assert sorted(found(tmp_path)[0].values()) == [("video", name, split) for name, split in told.items()]
+
+
+def test_a_name_that_begins_with_a_hash_tells_no_identity(tmp_path):
+    touch(tmp_path, "#fun dog.mp4", "#love.mp4")
+    assert [identity for _, identity, _ in found(tmp_path)[0].values()] == ["#fun dog", "#love"]
+
+
+def test_a_frame_that_is_a_link_to_nothing_stops_nobody_and_a_folder_is_no_frame(tmp_path):
+    touch(tmp_path, "a/1.png", "b/0.png", "a/thumbs.png/notes.txt")
+    (tmp_path / "a" / "0.png").symlink_to(tmp_path / "nowhere.png")
+    items, left_out = found(tmp_path)
+    assert list(items) == ["a", "b"] and ("a/0.png", "not a file, or a link to nothing") in left_out

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -7,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from data_pipelines import transforms, video
 from data_pipelines.clips import PreparedClips, open_clips
-from data_pipelines.preparation import merge, prepare, shards
+from data_pipelines.preparation import cutting, merge, prepare, shards
 from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import make_plan
@@ -312,6 +314,37 @@ def test_nothing_but_broken_files_is_told(tmp_path):
     (tmp_path / "in/a.mp4").write_text("text")
     with pytest.raises(ValueError, match="all 1 items were dropped: .*dropped.csv says why"):
         prepare.prepare(make(tmp_path / "in"), tmp_path / "in", tmp_path / "out")
+
+
+def test_where_all_was_dropped_other_options_may_be_tried(tmp_path):
+    trees.movie(tmp_path / "in/a.mp4", 0, 4)
+    small = dataclasses.replace(OPTIONS, min_side=1000)
+    with pytest.raises(ValueError, match="all 1 items were dropped"):
+        prepare.prepare(make(tmp_path / "in", small), tmp_path / "in", tmp_path / "out")
+    assert prepare.prepare(make(tmp_path / "in"), tmp_path / "in", tmp_path / "out")["splits"]
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "message"),
+    [("a.mkv", 0.6, "cut off: it tells of 2.00 s and ends at"), ("a.gif", 0.6, "cut off: the mark of a GIF's end")],
+)
+def test_what_is_cut_off_is_dropped_though_it_can_be_read(tmp_path, name, keep, message):
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    if name == "a.gif":
+        trees.movie(path, 0, 50)
+    else:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("ffv1", rate=25)
+            stream.width = stream.height = trees.SIDE
+            for number in range(50):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(trees.frame(number), format="rgb24")))
+            container.mux(stream.encode(None))
+    assert len(next(cutting.cut(path, "video", OPTIONS)).frames) == 50
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    assert len(list(video.read_frames(path))) > 20
+    (dropped,) = cutting.cut(path, "video", OPTIONS)
+    assert dropped.reason.startswith(message)
 
 
 def test_a_raw_video_is_cropped_to_the_face(tmp_path):
