@@ -10,14 +10,11 @@ _FRAMES = 3  # Sums of rounded times may differ by some.
 _GIF_END, _TAIL = b";", 1024  # Programs have put zeros behind the mark.
 
 
-def missing_end(
-    path: Path, container: av.container.InputContainer, stream: av.VideoStream, end: Fraction, rate: Fraction
-) -> str:
+def missing_end(path: Path, container: av.container.InputContainer, stream: av.VideoStream, rate: Fraction) -> str:
     """Why a Matroska, WebM or GIF file seems to be cut off; "" if it does not.
 
     Args:
-      path, container, stream: the file, open.
-      end: when its last frame ends, in seconds by the file's own clock.
+      path, container, stream: the file, open, of which every packet can be read and tells its time.
       rate: frames a second.
     """
     if container.format.name == "gif":
@@ -28,7 +25,12 @@ def missing_end(
     told = _seconds(stream.metadata.get("DURATION", ""))
     if told is None and len(container.streams) == 1 and container.duration:
         told = Fraction(container.duration, av.time_base)
-    if told is None or told - end <= _FRAMES / rate:
+    if told is None:
+        return ""
+    # The last frame may be shown for long, which its packet tells.
+    packets = (packet for packet in container.demux(stream) if packet.pts is not None)
+    end = max(packet.pts + (packet.duration or 0) for packet in packets) * stream.time_base
+    if told - end <= _FRAMES / rate:
         return ""
     return f"cut off: it tells of {float(told):.2f} s and ends at {float(end):.2f} s"
 

@@ -224,8 +224,7 @@ class Section:
 
     def _check_end(self) -> None:
         with _open_stream(self.path) as (container, stream):
-            end = int(self.info.stamps[-1]) * stream.time_base + 1 / self.info.frame_rate
-            if why := cut_off.missing_end(self.path, container, stream, end, self.info.frame_rate):
+            if why := cut_off.missing_end(self.path, container, stream, self.info.frame_rate):
                 raise VideoError(f"{self.path}: {why}")
 
     def __iter__(self) -> Iterator[np.ndarray]:
