@@ -7,22 +7,19 @@ of processes, of worker processes and of threads, and a run that resumes at a st
 
 import dataclasses
 import hashlib
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-import cv2
 import grain
 import numpy as np
 from absl import flags, logging
 
 from data_pipelines.batches import AnalogyBatch, PairBatch, Stage2Batch
 from data_pipelines.clip_source import ClipSource
-from data_pipelines.host_memory import keep_freed_memory
 from data_pipelines.rows import AnalogyDraw, PairDraw, Rows, check_bad_records, check_clips
 from data_pipelines.sampling import ClipOrder, Sampling, derived_seed
+from data_pipelines.worker_processes import settle_process, start_worker
 
 Batch = TypeVar("Batch")
 
@@ -84,8 +81,19 @@ class Batches(Iterator[Batch], Generic[Batch]):
         self.bad_records: list[str] = []
 
     def __next__(self) -> Batch:
-        """The next batch. Raises BadRecord when there were more bad records than allowed."""
-        batch, bad = next(self._elements)
+        """The next batch.
+
+        Raises:
+          BadRecord: there were more bad records than allowed.
+          OSError: a worker process has ended.
+        """
+        try:
+            batch, bad = next(self._elements)
+        except RuntimeError as error:  # Grain's word for it
+            if "terminated unexpectedly" not in str(error):
+                raise
+            what = "a decoding process has ended; if memory ran out, use fewer data.workers"
+            raise OSError(f"{what}: {error}") from None
         for message in bad:
             if message not in self.bad_records:
                 self.bad_records.append(message)
@@ -264,14 +272,14 @@ class _Plan:
     def batches(self, load: Callable[[int], tuple[Any, list[str]]], state: dict[str, Any]) -> Batches:
         """From start_step on; `load` is Rows or _Directions. Threads and workers start when the first is asked for."""
         reading = self.reading
-        _settle_process()
+        settle_process()
         steps = grain.MapDataset.range(self.start_step, sys.maxsize).map(load)
         ahead = reading.num_threads if reading.num_workers else max(reading.num_threads, reading.prefetch)
         loaded = steps.to_iter_dataset(grain.ReadOptions(num_threads=reading.num_threads, prefetch_buffer_size=ahead))
         if reading.num_workers:
             each = -(-reading.prefetch // reading.num_workers)
             options = grain.MultiprocessingOptions(reading.num_workers, per_worker_buffer_size=each)
-            loaded = loaded.mp_prefetch(options, worker_init_fn=_start_worker)
+            loaded = loaded.mp_prefetch(options, worker_init_fn=start_worker)
         return Batches(iter(loaded), state, reading.max_bad_records)
 
 
@@ -281,17 +289,3 @@ def _table(clips: ClipSource) -> str:
     for clip, (length, identity) in enumerate(zip(clips.lengths, clips.identities, strict=True)):
         digest.update(f"{clips.name(clip)}\0{length}\0{identity}\n".encode())
     return f"{len(clips)} clips of {sum(clips.lengths)} frames, SHA-256 {digest.hexdigest()[:16]}"
-
-
-def _start_worker(index: int, count: int) -> None:
-    del index, count
-    # Notice that the machine is wanted back may go to every process: until the run has stopped, it needs batches.
-    run = os.getppid()
-    signal.signal(signal.SIGTERM, lambda number, _: os.getppid() == run or os._exit(128 + number))
-    _settle_process()
-
-
-def _settle_process() -> None:
-    """Settings of the whole process that decoding needs to be fast; they change no result."""
-    cv2.setNumThreads(1)  # Grain decodes batches in parallel; OpenCV's own threads would only take the cores.
-    keep_freed_memory()

@@ -13,12 +13,12 @@ import json
 import os
 import shlex
 import sys
-from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 
 from scripts.benchmarks import data, layers, processes, reenact, train
+from scripts.report_file import check_place
 from toontalker_jax.checkpoints import package_versions
 from toontalker_jax.cpu import settle_for_cpu
 
@@ -42,6 +42,7 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2 or argv[1] not in BENCHMARKS:
         raise app.UsageError(f"name one benchmark out of {', '.join(BENCHMARKS)}, got {' '.join(argv[1:]) or 'none'}")
     try:
+        output = check_place(_OUTPUT.value)
         measured = BENCHMARKS[argv[1]]()
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
@@ -56,8 +57,8 @@ def main(argv: list[str]) -> None:
     }
     text = json.dumps(report, indent=2, default=float) + "\n"
     print(text, end="")
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(text)
+    if output:
+        output.write_text(text)
 
 
 if __name__ == "__main__":

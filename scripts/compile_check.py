@@ -12,7 +12,6 @@ import json
 import os
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 # Before the first import of JAX: it computes nothing here, and the compiler looks for no TPU.
@@ -28,6 +27,7 @@ from ml_collections import ConfigDict
 from scripts import compile_once
 from scripts.compile_report import table
 from scripts.recipe import CONFIG
+from scripts.report_file import check_place
 from toontalker_jax.training import ahead_of_time
 from toontalker_jax.training.chips import read_topology
 
@@ -70,6 +70,7 @@ def main(_: list[str]) -> None:
     jax.config.update("jax_exec_time_optimization_effort", compile_once.EFFORT.value)
     config = CONFIG.value
     try:
+        output = check_place(_OUTPUT.value)
         _, chips = read_topology(compile_once.TOPOLOGY.value)
         config = compile_once.changed(config, batch_size=batch_size(config, chips))
         report = compile_once.check(config)
@@ -79,8 +80,8 @@ def main(_: list[str]) -> None:
         raise SystemExit(f"error: {error}") from None
     report["command"] = shlex.join(["python", *sys.argv])
     print(table(report))
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(report, indent=2) + "\n")
+    if output:
+        output.write_text(json.dumps(report, indent=2) + "\n")
     sys.exit(not report["fits"])
 
 

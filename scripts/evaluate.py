@@ -12,16 +12,15 @@ and over the videos' means. Each row of the grid is source | driver | result | t
 """
 
 import json
-import os
 import shlex
 import sys
-from pathlib import Path
 
 import numpy as np
 from absl import app, flags, logging
 
 from data_pipelines import transforms
 from scripts.evaluations import puppet_transfer, reconstruction
+from scripts.report_file import check_place
 from toontalker_jax.checkpoints import load_model, package_versions
 from toontalker_jax.cpu import settle_for_cpu
 
@@ -39,31 +38,15 @@ PROTOCOLS = {
 }
 
 
-def expanded(path: str | None) -> Path | None:
-    return Path(path).expanduser() if path else None
-
-
-def check_inputs(protocol: str) -> None:
-    """Raises ValueError for what would fail only after minutes."""
-    if protocol == "reconstruction":
-        reconstruction.check_videos()
-    for path, suffix in ((expanded(_OUTPUT.value), ".json"), (expanded(_GRID.value), ".png")):
-        if not path:
-            continue
-        if path.suffix != suffix or path.is_dir():
-            raise ValueError(f"{path}: must be a file that ends in {suffix}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ValueError(f"{path}: one may not write there")
-
-
 def main(argv: list[str]) -> None:
     settle_for_cpu()
     logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
     if len(argv) != 2 or argv[1] not in PROTOCOLS:
         raise app.UsageError(f"name one protocol out of {', '.join(PROTOCOLS)}, got {' '.join(argv[1:]) or 'none'}")
     try:
-        check_inputs(argv[1])
+        if argv[1] == "reconstruction":
+            reconstruction.check_videos()
+        output, grid = check_place(_OUTPUT.value), check_place(_GRID.value, ".png")
         model = load_model(_CHECKPOINT.value)
         report, rows = PROTOCOLS[argv[1]](model, _BATCH_SIZE.value)
         report = {
@@ -74,10 +57,9 @@ def main(argv: list[str]) -> None:
             "versions": package_versions(),
             **report,
         }
-        expanded(_OUTPUT.value).write_text(json.dumps(report, indent=2) + "\n")
-        if _GRID.value:
-            grid = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-            expanded(_GRID.value).write_bytes(transforms.encode_png(grid))
+        output.write_text(json.dumps(report, indent=2) + "\n")
+        if grid:
+            grid.write_bytes(transforms.encode_png(np.concatenate([np.concatenate(row, axis=1) for row in rows])))
     except (ValueError, OSError, ImportError) as error:  # the last of a bucket without the extra gcs
         raise SystemExit(f"error: {error}") from None
 

@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app, flags, logging
 
+from scripts.report_file import check_place
 from scripts.torture_kills import LONGEST_S, finish, kill_once, render_frames
 from toontalker_jax.checkpoints import TrainCheckpoints
 
@@ -52,7 +53,11 @@ def compare(peace: Path, torture: Path) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
-    top = Path(_WORKDIR.value).absolute()
+    try:
+        output = check_place(_OUTPUT.value)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    top = Path(_WORKDIR.value).expanduser().absolute()
     more = [f"--config.steps={_STEPS.value}", *arguments[1:]]
     render_frames(top / "frames")
     peace, torture = top / "peace", top / "torture"
@@ -75,8 +80,8 @@ def main(arguments: list[str]) -> None:
     report |= {"steps": _STEPS.value, "seed": _SEED.value} | compare(peace, torture)
     lost = report["arrays that differ"] or not report["metrics equal"] or len(kills) < _KILLS.value
     report["verdict"] = "something differs" if lost else "nothing lost"
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(report, indent=2) + "\n")
+    if output:
+        output.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps({name: value for name, value in report.items() if name != "kills"}, indent=2))
     sys.exit(1 if lost else 0)
 

@@ -29,7 +29,9 @@ from toontalker_jax.training.reporting import Reporter, describe_run
 from toontalker_jax.training.sharding import Layout, check_divides, make_mesh
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
-_TRACE = flags.DEFINE_integer("trace_steps", 0, "Steps to profile, from the 10th on: WORKDIR/profile, for TensorBoard.")
+_TRACE = flags.DEFINE_integer(
+    "trace_steps", 0, "Steps to profile, from the 10th on: WORKDIR/profile, for TensorBoard.", lower_bound=0
+)
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed", "", "Join other processes: 'auto' (SLURM, TPU pods, …), or ADDRESS:PORT,PROCESSES,INDEX."
 )
@@ -79,10 +81,8 @@ def prepare(
     return functools.partial(loop.train, run, state, saved, reporter, model, setup.domains(config))
 
 
-def main(_: list[str]) -> None:
-    settle_for_cpu(training=True)
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
-    failed_writes.quiet()
+def run() -> None:
+    """Trains, or says in one line why not."""
     try:
         notice = preemption.Notice()
         with contextlib.ExitStack() as stack:
@@ -96,6 +96,14 @@ def main(_: list[str]) -> None:
         sys.exit(preemption.EXIT_STATUS)
     except (FloatingPointError, BadRecord, OSError) as error:
         raise SystemExit(f"error: {error}") from None
+
+
+def main(_: list[str]) -> None:
+    settle_for_cpu(training=True)
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
+    failed_writes.quiet()
+    with processes.ending_on_errors():
+        run()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -234,3 +235,13 @@ def test_processes_that_see_different_checkpoints_do_not_go_on(model, tmp_path, 
         with pytest.raises(OSError, match=error.format(r"\[4\]")):
             saved.newest_sound(lambda step: step)
         monkeypatch.undo()
+
+    def tell_late(value):  # the other has the folder, with another step in it
+        told.append(value)
+        return np.stack([value, value + (len(told) > 1)])
+
+    told.clear()
+    monkeypatch.setattr(agreement, "jax", SimpleNamespace(process_count=lambda: 2))  # not what Orbax asks
+    monkeypatch.setattr(agreement.multihost_utils, "process_allgather", tell_late)
+    with pytest.raises(OSError, match=error.format(r"\[4\]")):
+        has_steps(tmp_path / "run")

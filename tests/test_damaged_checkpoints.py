@@ -293,13 +293,25 @@ with TrainCheckpoints(sys.argv[1]) as saved:
     restored = saved.restore_newest(abstract)
     shard = restored.state["generator"]["w"].addressable_data(0)
     assert restored.step == 4 and (shard == 2).all(), shard
+
+    reads = []
+    describe = saved.describe_step
+
+    def only_one_reads_it_once(step):
+        reads.append(step)
+        if jax.process_index() == 1 and len(reads) > 1:
+            raise OSError("gone")
+        return describe(step)
+
+    saved.describe_step = only_one_reads_it_once
+    assert saved.restore_newest(abstract).step == 4
 """
 
 
-def test_processes_agree_on_the_step_when_one_of_them_cannot_read_the_newest(tmp_path):
+def run_two(code, workdir):
     port = free_port()
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": "."}
-    commands = [[sys.executable, "-c", OF_TWO_PROCESSES, str(tmp_path), str(port), str(process)] for process in (0, 1)]
+    commands = [[sys.executable, "-c", code, str(workdir), str(port), str(process)] for process in (0, 1)]
     running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]
     try:
         for process in running:
@@ -308,5 +320,42 @@ def test_processes_agree_on_the_step_when_one_of_them_cannot_read_the_newest(tmp
     finally:
         for process in running:
             process.kill()
+
+
+ONE_CANNOT_WRITE = """
+import resource, signal, sys
+import jax
+import jax.numpy as jnp
+from toontalker_jax.checkpoints import TrainCheckpoints, training
+from toontalker_jax.models.config import ModelConfig
+
+training._WRITE_S = 3
+jax.distributed.initialize(f"localhost:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[3]))
+sharding = jax.sharding.NamedSharding(jax.make_mesh((2,), ("x",)), jax.sharding.PartitionSpec("x"))
+many = jax.random.normal(jax.random.key(0), (1 << 16,))
+state = {"generator": {"w": jax.make_array_from_callback(many.shape, sharding, lambda index: many[index])}}
+saved = TrainCheckpoints(sys.argv[1])
+saved.save(2, state, ModelConfig(), ("real",))
+saved.wait()
+if jax.process_index() == 1:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+saved.save(4, state, ModelConfig(), ("real",))
+try:
+    saved.wait()
+except OSError as error:
+    assert "step 4 could not be written to" in str(error) and "the newest step there is 2" in str(error), error
+else:
+    raise AssertionError("nobody saw it")
+"""
+
+
+def test_all_processes_are_told_when_one_cannot_write(tmp_path):
+    run_two(ONE_CANNOT_WRITE, tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+
+
+def test_processes_agree_on_the_step_when_one_of_them_cannot_read_the_newest(tmp_path):
+    run_two(OF_TWO_PROCESSES, tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
     assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["4"]

@@ -2,8 +2,10 @@
 
 import itertools
 import multiprocessing
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,54 @@ def test_workers_go_on_when_the_machine_is_wanted_back():
         worker.terminate()
     assert len(list(itertools.islice(batches, 40))) == 40  # more than lie ready
     batches.close()
+
+
+def test_a_worker_that_is_killed_is_told_of():
+    batches = loaders.pair_batches(NumberedClips([3, 3]), 4, SIZE, 0, reading=Reading(num_workers=1, num_threads=0))
+    next(batches)
+    multiprocessing.active_children()[0].kill()
+    with pytest.raises(OSError, match="a decoding process has ended; if memory ran out, use fewer data.workers: .* -9"):
+        list(itertools.islice(batches, 1000))
+    batches.close()
+
+
+STARTS_WORKERS = """
+import multiprocessing, os, signal, sys
+from absl import flags
+from data_pipelines import loaders
+from tests.data_pipelines.numbered_clips import SIZE, NumberedClips
+
+if __name__ == "__main__":
+    flags.FLAGS(["run"])
+    reading = loaders.Reading(num_workers=2, num_threads=0)
+    batches = loaders.pair_batches(NumberedClips([3, 3]), 4, SIZE, 0, reading=reading)
+    next(batches), next(batches)
+    print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_when_the_run_is_killed(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(STARTS_WORKERS)
+    command, environment = [sys.executable, str(script)], os.environ | {"PYTHONPATH": str(ROOT)}
+    # Not to a pipe: the workers hold its other end.
+    with open(tmp_path / "pids", "w+") as pids:
+        assert subprocess.run(command, stdout=pids, stderr=subprocess.DEVNULL, env=environment).returncode == -9
+    workers = [Path(f"/proc/{pid}") for pid in (tmp_path / "pids").read_text().split()]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 60
+    while any(alive(worker) for worker in workers):
+        assert time.monotonic() < deadline, "workers outlive the run"
+        time.sleep(0.1)
+
+
+def alive(process):
+    """Not one that has ended and waits for somebody to ask how."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize(

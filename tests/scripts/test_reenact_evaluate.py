@@ -174,6 +174,15 @@ def test_where_no_report_can_go_is_told_first(run, inputs, tmp_path, options, me
     assert not (tmp_path / "a.json").exists()
 
 
+@pytest.mark.parametrize("command", [["benchmark", "layers"], ["torture_resume", "--workdir={0}/runs"]])
+def test_other_reports_too(run_script, tmp_path, command):
+    (tmp_path / "full.json").mkdir()
+    done = run_script(*(part.format(tmp_path) for part in command), f"--output={tmp_path}/full.json")
+    assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert "full.json: must be a file that ends in .json" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["full.json"]
+
+
 def test_a_video_that_is_missing_in_the_users_folder_is_told_by_its_path(run, inputs, tmp_path):
     done = run(
         *("evaluate", "reconstruction", "--checkpoint", inputs / "real_only", "--driving_path", "~/no such video"),

@@ -65,6 +65,9 @@ def test_the_average_forgets_its_start_and_then_follows_slowly():
         ({"beta1": 1.0}, "beta1 = 1.0"),
         ({"beta2": -0.5}, "beta2 = -0.5"),
         ({"clip_norm": float("nan")}, "clip_norm = nan"),
+        ({"batch_exponent": float("nan")}, "batch_exponent = nan"),
+        ({"multipliers": {"generator": -1.0}}, "multipliers.generator = -1"),
+        ({"multipliers": {"generator": float("inf")}}, "multipliers.generator = inf"),
     ],
 )
 def test_a_bad_optimizer_config_is_one_clear_error(changes, message):

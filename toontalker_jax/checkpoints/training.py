@@ -25,15 +25,18 @@ from toontalker_jax.checkpoints.format import (
 from toontalker_jax.models.config import ModelConfig
 
 T = TypeVar("T")
+# How long the processes wait for each other's part of a step: if one cannot write, the others learn it by this alone.
+_WRITE_S = 600
 _SLICE_BYTES = 16 << 20  # Copies of smaller arrays are not written in slices, for each of which a program is compiled
 
 
 class Restored(NamedTuple):
-    """A training state read back: `metadata` is what was given to `save`."""
+    """A training state read back: `metadata` as given to `save`; `digests` of the arrays as they were then."""
 
     step: int
     state: Any
     metadata: dict[str, Any]
+    digests: dict[str, int]
 
 
 class NewestSound(NamedTuple, Generic[T]):
@@ -89,6 +92,7 @@ class TrainCheckpoints:
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,  # what a killed run left half-written
+                async_options=ocp.AsyncOptions(timeout_secs=_WRITE_S),
             ),
             item_names=("state", "model"),
         )
@@ -160,7 +164,8 @@ class TrainCheckpoints:
     def _or_failed(self, act: Callable[[], Any]) -> None:
         try:
             act()
-        except (OSError, ValueError) as error:  # TensorStore's are ValueErrors, with a page of its settings
+        # TensorStore's are ValueErrors, with a page of its settings; JAX's come from waiting in vain for a process.
+        except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:
             step, self._saving = self._saving, None
             if jax.process_index() == 0:
                 for partial in self._directory.glob(f"{step}.*"):  # Room for what else is to be written.
@@ -171,6 +176,13 @@ class TrainCheckpoints:
                 f"step {step} could not be written to {self._directory}, {remains}; "
                 f"free space and run the same command again to go on from it: {one_line(error)}"
             ) from error
+
+    def agreed_steps(self) -> list[int]:
+        """The complete steps, oldest first. Raises OSError if the processes see different ones."""
+        self.wait()
+        steps = sorted(self._manager.all_steps())
+        check_same(self._directory, steps)
+        return steps
 
     def newest_sound(self, read: Callable[[int], T], check: Callable[[T], None] | None = None) -> NewestSound[T]:
         """`read(step)` of the newest step for which it works, in every process; each one skipped is a warning.
@@ -183,8 +195,7 @@ class TrainCheckpoints:
           Mismatch: `read` raised it, which ends the search: the step is sound.
           OSError: all steps are damaged, and the message lists them; or the processes see different steps.
         """
-        self.wait()
-        check_same(self._directory, sorted(self._manager.all_steps()))
+        self.agreed_steps()
         damaged: dict[int, str] = {}
         for step in self._steps():
             found, why = attempt(functools.partial(read, step))
@@ -238,11 +249,11 @@ class TrainCheckpoints:
         state = ocp.StandardCheckpointHandler().restore(
             self.state_folder(step), args=ocp.args.StandardRestore(abstract_state)
         )
-        return Restored(step, state, description["metadata"])
+        return Restored(step, state, description["metadata"], description.get("digests", {}))  # Once there were none.
 
     def _check_bits(self, restored: Restored) -> None:
-        wanted = self.describe_step(restored.step)[1].get("digests", {})  # Former versions kept none.
-        check_digests(f"step {restored.step} of {self._directory}", restored.state, wanted)
+        # Nothing is read here: a process that failed to would leave the others waiting.
+        check_digests(f"step {restored.step} of {self._directory}", restored.state, restored.digests)
 
     def describe_step(self, step: int | None = None) -> tuple[int, dict[str, Any]]:
         """A step's number (None: the newest) and its {"model": contents of model.json, "metadata", "digests"}."""
@@ -298,4 +309,4 @@ def has_steps(workdir: epath.PathLike) -> bool:
     if not there:
         return False
     with TrainCheckpoints(workdir, read_only=True) as saved:
-        return saved.latest_step() is not None
+        return bool(saved.agreed_steps())

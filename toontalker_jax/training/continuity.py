@@ -8,7 +8,8 @@ from absl import logging
 from toontalker_jax.checkpoints import Mismatch
 
 # Of the recipe, what may change from start to start; everything else decides what is computed. The paths of the data
-# and of the perceptual network are here because these themselves are compared, see `data` below.
+# and of the perceptual network are here because these themselves are compared, see `data` below. With another
+# `accumulate` dropout draws other masks, of the same distribution.
 _FREE = {"steps", "log_every", "pictures_every", "checkpoint_every", "keep_newest", "keep_every", "mesh", "accumulate"}
 _FREE |= {"data", "vgg", "init", "model.remat"}
 _WHOLE = {"optimizer.multipliers", "discriminator_optimizer.multipliers"}  # their keys are values; 1 is none

@@ -18,13 +18,15 @@ def learning_rate(config: Mapping[str, Any], steps: int, batch_size: int) -> opt
     """`learning_rate` for a batch of `reference_batch`, times (batch_size / reference_batch)^`batch_exponent`.
 
     It is reached linearly over `warmup_steps`; `decay` is "none" or "cosine" (to 0 at `steps`). An exponent of 0 leaves
-    the rate alone; 0.5 and 1 are the usual ones.
+    the rate alone; 0.5 and 1 are the usual ones. Raises ValueError for a number out of its range.
     """
     warmup, reference = config["warmup_steps"], config["reference_batch"]
     if not 0 <= warmup < steps:
         raise ValueError(f"warmup_steps = {warmup} must be at least 0 and below the number of steps = {steps}.")
     if reference < 1:
         raise ValueError(f"reference_batch = {reference}: must be at least 1.")
+    if not math.isfinite(config["batch_exponent"]):
+        raise ValueError(f"batch_exponent = {config['batch_exponent']}: must be a finite number.")
     peak = config["learning_rate"] * (batch_size / reference) ** config["batch_exponent"]
     if config["decay"] == "none":
         rest = optax.constant_schedule(peak)
@@ -55,6 +57,9 @@ def make_optimizer(config: Mapping[str, Any], steps: int, batch_size: int) -> op
     transforms = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
     transforms.append(_adam(rate, config["beta1"], config["beta2"]))
     factors = {name: factor for name, factor in config["multipliers"].items() if factor != 1}
+    for name, factor in factors.items():
+        if not 0 <= factor < math.inf:
+            raise ValueError(f"multipliers.{name} = {factor}: must be at least 0, which keeps that part as it is.")
     transforms += [scale_parts(factors)] if factors else []
     return optax.chain(*transforms)
 

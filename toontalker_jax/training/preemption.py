@@ -23,8 +23,8 @@ class Notice:
     """`notice(step)`, asked by every process after every step: is this the step to save and stop at?
 
     It has its own handler of SIGTERM from the time it is made, which raises Preempted until the first step is done.
-    Where `jax.distributed` runs, JAX's handler takes its place: it tells all processes, and they agree on a step that
-    none has passed. SIGINT stays what it was.
+    Among several processes JAX's handler takes its place: it tells all of them, and they agree on a step that none has
+    passed. SIGINT stays what it was.
     """
 
     def __init__(self):
@@ -40,7 +40,11 @@ class Notice:
         first, self._asked = not self._asked, True
         if not jax.distributed.is_initialized():
             return self._received
+        if first and jax.process_count() == 1:
+            # Orbax asks JAX for the steps that it has saved: a notice at that moment would be for a step long done.
+            # Among several processes one that is further on makes that all but impossible.
+            signal.signal(signal.SIGTERM, self._receive)
         # For a notice that came before any process had asked, as in the midst of compiling, they agree on step 1, which
         # a run that goes on from a later one never takes.
         early = first and multihost_utils.reached_preemption_sync_point(1)
-        return multihost_utils.reached_preemption_sync_point(step) or early
+        return multihost_utils.reached_preemption_sync_point(step) or early or self._received
