@@ -18,6 +18,7 @@ import jax
 from absl import app, flags, logging
 
 from scripts.benchmarks import data, layers, processes, reenact, train
+from scripts.recipe import parse_flags
 from scripts.report_file import check_place
 from toontalker_jax.checkpoints import package_versions
 from toontalker_jax.cpu import settle_for_cpu
@@ -62,4 +63,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

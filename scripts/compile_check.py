@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from scripts import compile_once
 from scripts.compile_report import table
-from scripts.recipe import CONFIG
+from scripts.recipe import CONFIG, parse_flags
 from scripts.report_file import check_place
 from toontalker_jax.training import ahead_of_time
 from toontalker_jax.training.chips import read_topology
@@ -86,4 +86,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -27,6 +27,7 @@ def draw(path: str) -> None:
     """A contact sheet of each split."""
     for split in read_tables(path):
         file = Path(_SHEETS.value).expanduser() / f"contact_sheet_{split}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
         sheet = inspection.contact_sheet(PreparedClips(path, split), _ROWS.value, _COLUMNS.value)
         file.write_bytes(transforms.encode_png(sheet))
         print(file)

@@ -9,6 +9,7 @@ metrics.jsonl, pace.jsonl and tensorboard/. SIGTERM makes it save and end with s
 
 import contextlib
 import functools
+import signal
 import sys
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from data_pipelines.clip_source import BadRecord
-from scripts.recipe import CONFIG, as_json
+from scripts.recipe import CONFIG, as_json, parse_flags
 from scripts.recipe_data import batch_shapes, first_rows, open_batches, reading_options
 from scripts.recipe_networks import perceptual_network, starting_point, step_flops, vgg_digest
 from toontalker_jax import checkpoints
@@ -25,7 +26,7 @@ from toontalker_jax.cpu import settle_for_cpu
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.discriminator import STD_GROUP
 from toontalker_jax.training import failed_writes, loop, preemption, processes, setup
-from toontalker_jax.training.reporting import Reporter, describe_run
+from toontalker_jax.training.reporting import Reporter, describe_run, held
 from toontalker_jax.training.sharding import Layout, check_divides, make_mesh
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
@@ -49,14 +50,17 @@ def prepare(
     """
     processes.join(_DISTRIBUTED.value)
     checkpoints.check_kept(config.keep_newest, config.keep_every)
-    model, layout, vgg = ModelConfig(**config.model), Layout(make_mesh(config.mesh.fsdp)), perceptual_network(config)
-    training = starting_point(config, layout, resumes=checkpoints.has_steps(workdir))
+    setup.check_recipe(config)  # the network comes after all that can be told without it
+    model, layout = ModelConfig(**config.model), Layout(make_mesh(config.mesh.fsdp))
     batches, reading = open_batches(config, model.image_size), reading_options(config.data)
-    data = batches(reading=reading).state | {"first frame": config.data.first} | vgg_digest(vgg)
-    shown, recipe = first_rows(batches, reading), as_json(config)
+    decided, shown, recipe = batches(reading=reading).state, first_rows(batches, reading), as_json(config)
+    vgg = perceptual_network(config)
+    training = starting_point(config, layout, resumes=checkpoints.has_steps(workdir))
+    data = decided | {"first frame": config.data.first} | vgg_digest(vgg)
     batch = batch_shapes(shown, data)
     check_divides(batch, config.accumulate, layout.mesh, STD_GROUP if config.weights.adversarial else 1)
     kept = {"keep_newest": config.keep_newest, "keep_every": config.keep_every}
+    stack.enter_context(held(workdir))
     saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir, **kept))
     state = loop.resume(training.state, saved, layout, data, recipe)
     saved.check_space(state)
@@ -87,6 +91,8 @@ def run() -> None:
         notice = preemption.Notice()
         with contextlib.ExitStack() as stack:
             try:
+                if not _WORKDIR.value:
+                    raise ValueError("--workdir is empty: name a folder, or a gs:// path.")
                 train = prepare(CONFIG.value, checkpoints.absolute(_WORKDIR.value), notice, stack)
             except (ValueError, TypeError, ImportError) as error:  # the last of a bucket without the extra gcs
                 raise SystemExit(f"error: {error}") from None
@@ -94,6 +100,9 @@ def run() -> None:
     except preemption.Preempted as notice:
         print(notice, file=sys.stderr)
         sys.exit(preemption.EXIT_STATUS)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C: run the same command again to go on from the newest checkpoint.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (FloatingPointError, BadRecord, OSError) as error:
         raise SystemExit(f"error: {error}") from None
 
@@ -107,4 +116,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -46,8 +46,9 @@ def open_videos() -> list[Frames]:
     paths = clip_paths(path)
     for one in paths:
         length = video.probe(one).num_frames
-        if length is not None and _FIRST.value >= length:
-            raise ValueError(f"{one} has {length} frames: --first {_FIRST.value} leaves none")
+        if length is not None and _FIRST.value >= length - 1:
+            left = max(length - _FIRST.value, 0)
+            raise ValueError(f"{one} has {length} frames: --first {_FIRST.value} leaves {left}, at least 2 are needed")
     return [functools.partial(_frames, one) for one in paths]
 
 

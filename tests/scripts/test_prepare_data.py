@@ -119,16 +119,16 @@ def finished_shards(output):
 
 
 def test_inspection_counts_draws_and_checks(run_script, made, tmp_path):
-    done = run_script("inspect_data", made[0], "--check", f"--sheets={tmp_path}", "--columns=3")
+    done = run_script("inspect_data", made[0], "--check", f"--sheets={tmp_path}/new/sheets", "--columns=3")
     assert done.returncode == 0, done.stderr
     assert "every record is whole" in done.stdout
     counts = json.loads(done.stdout[: done.stdout.index("\n}") + 2])["train"]
     assert (counts["clips"], counts["frames"], counts["identities"], counts["image_size"]) == (9, 34, 6, trees.SIDE)
     assert counts["frames_per_clip"] == {"min": 3, "median": 4, "max": 5}
-    sheet = video.read_image(tmp_path / "contact_sheet_test.png")
+    sheet = video.read_image(tmp_path / "new/sheets/contact_sheet_test.png")
     expected = [transforms.to_square(trees.frame(50 + n), 96) for n in range(3)]
     np.testing.assert_array_equal(sheet, np.concatenate(expected, axis=1))
-    assert video.read_image(tmp_path / "contact_sheet_train.png").shape == (8 * 96, 3 * 96, 3)
+    assert video.read_image(tmp_path / "new/sheets/contact_sheet_train.png").shape == (8 * 96, 3 * 96, 3)
 
 
 def test_inspection_finds_what_has_changed(run_script, made, tmp_path):

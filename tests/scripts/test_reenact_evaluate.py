@@ -183,6 +183,14 @@ def test_other_reports_too(run_script, tmp_path, command):
     assert [path.name for path in tmp_path.iterdir()] == ["full.json"]
 
 
+def test_one_frame_is_no_video(run, inputs, tmp_path):
+    done = run(
+        *("evaluate", "reconstruction", "--checkpoint", inputs / "real_only", "--driving_path", inputs / "driver.mp4"),
+        *("--first=4", "--output", tmp_path / "report.json"),
+    )
+    assert done.returncode == 1 and "--first 4 leaves 1, at least 2 are needed" in done.stderr, done.stderr
+
+
 def test_a_video_that_is_missing_in_the_users_folder_is_told_by_its_path(run, inputs, tmp_path):
     done = run(
         *("evaluate", "reconstruction", "--checkpoint", inputs / "real_only", "--driving_path", "~/no such video"),

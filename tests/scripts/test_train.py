@@ -14,6 +14,7 @@ from scripts import recipe_data, recipe_networks
 from tests.conftest import LEAN
 from tests.scripts.trainings import TINY_SETTINGS, metrics, params
 from toontalker_jax.checkpoints import TrainCheckpoints, load_model, save_model
+from toontalker_jax.training import setup
 from toontalker_jax.training.setup import set_up
 from toontalker_jax.training.sharding import Layout, abstract, make_mesh
 
@@ -40,6 +41,23 @@ def test_two_processes_of_four_devices_train_as_one_device_does_which_goes_on(tr
         assert eight.pop("gradient_norm") == pytest.approx(one.pop("gradient_norm"), rel=1e-3)
         assert eight == pytest.approx(one, rel=1e-4)  # sums in another order
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), params(tmp_path), params(stage1))
+
+
+def test_a_misspelled_key_is_one_line(train, tmp_path):
+    done = train(tmp_path / "run", batchsize=3)
+    assert done.returncode == 1 and not (tmp_path / "run").exists()
+    assert done.stderr.startswith("error: the recipe has no key 'batchsize'. Did you mean \"batch_size\"")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_is_wrong_with_a_recipe_is_told_without_a_network():
+    config = video.get_config()
+    config.r1.every = 0
+    with pytest.raises(ValueError, match="r1.every = 0"):
+        setup.check_recipe(config)
+    config.r1.every, config.optimizer.decay = 1, "linear"
+    with pytest.raises(ValueError, match="optimizer: decay = 'linear'"):
+        setup.check_recipe(config)
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ def test_everything_is_named_at_once_and_nothing_twice():
 
 
 def test_the_number_of_steps_counts_where_the_rate_follows_a_cosine():
-    with pytest.raises(Mismatch, match="differently: steps was 1000, is 2000. Set"):
+    with pytest.raises(Mismatch, match="differently: steps, where the cosine decay ends, was 1000, is 2000. Set"):
         check({"steps": 2000}, decay="cosine")
 
 

@@ -12,9 +12,10 @@ from toontalker_jax.training.preemption import Notice, Preempted
 
 @pytest.fixture
 def notice():
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield Notice()
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_before_the_first_step_it_ends_the_run_at_once(notice):
@@ -26,6 +27,18 @@ def test_later_it_waits_for_the_end_of_the_step(notice):
     assert not notice(1)
     signal.raise_signal(signal.SIGTERM)
     assert notice(2)
+
+
+def test_ctrl_c_ends_the_run_at_once_before_the_first_step_and_then_after_a_step_or_if_pressed_again(notice):
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    notice = Notice()
+    assert not notice(1)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        notice(2)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 AMONG_SEVERAL = """

@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from toontalker_jax.training import reporting
-from toontalker_jax.training.reporting import Reporter
+from toontalker_jax.training.reporting import Reporter, held
 
 
 def steps(workdir):
@@ -39,6 +39,15 @@ def test_lines_are_written_every_ten_seconds_when_asked_and_at_the_end(tmp_path,
     reporter.scalars(4, {"loss": 1.0}, {})
     reporter.close()
     assert steps(tmp_path) == [1, 2, 3, 4]
+
+
+def test_a_workdir_is_held_by_one_run(tmp_path):
+    workdir = epath.Path(tmp_path) / "run"
+    with held(workdir):
+        with pytest.raises(OSError, match="run: another run trains there; stop it first"), held(workdir):
+            pass
+    with held(workdir):
+        pass
 
 
 def test_lines_after_the_step_gone_on_from_are_dropped(tmp_path):

@@ -39,6 +39,8 @@ def check_continues(
         names = sorted(differing - set(differences))
         differences |= {f"data: {name}": (before.get(name), data.get(name)) for name in names}
     if differences:
+        if "steps" in differences:
+            differences["steps, where the cosine decay ends,"] = differences.pop("steps")
         listed = "; ".join(f"{name} was {before!r}, is {now!r}" for name, (before, now) in differences.items())
         raise Mismatch(
             f"step {step} was trained differently: {listed}. Set it back, "

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 from toontalker_jax.checkpoints import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
@@ -81,6 +82,7 @@ def train(
     """
     layout, schedule, first = run.layout, run.schedule, int(state.step)
     if first >= schedule.steps:
+        logging.warning("%s is at step %d, of %d: nothing to do.", reporter.workdir, first, schedule.steps)
         return state
     shown, vgg = place((run.shown, run.vgg), layout.whole)
     train_step = jitted(run.train_step, state, layout).lower(state, abstract(run.batch, layout.rows), vgg).compile()

@@ -24,20 +24,30 @@ class Notice:
 
     It has its own handler of SIGTERM from the time it is made, which raises Preempted until the first step is done.
     Among several processes JAX's handler takes its place: it tells all of them, and they agree on a step that none has
-    passed. SIGINT stays what it was.
+    passed. SIGINT ends the run at the end of the step under way: Python would raise KeyboardInterrupt anywhere, and in
+    JAX's garbage collection, where a training often is, nobody would see it.
     """
 
     def __init__(self):
-        self._received = self._asked = False
+        self._received = self._asked = self._interrupted = False
         signal.signal(signal.SIGTERM, self._receive)
+        signal.signal(signal.SIGINT, self._interrupt)
 
     def _receive(self, *_: object) -> None:
         self._received = True
         if not self._asked:
             raise Preempted(None)
 
+    def _interrupt(self, *_: object) -> None:
+        again, self._interrupted = self._interrupted, True
+        if again or not self._asked:
+            raise KeyboardInterrupt
+
     def __call__(self, step: int) -> bool:
+        """Raises KeyboardInterrupt after SIGINT."""
         first, self._asked = not self._asked, True
+        if self._interrupted:
+            raise KeyboardInterrupt
         if not jax.distributed.is_initialized():
             return self._received
         if first and jax.process_count() == 1:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import jax
 
+from toontalker_jax.training.preemption import EXIT_STATUS
+
 
 def free_port() -> int:
     """One of this machine's, for the processes on it to meet at."""
@@ -48,7 +50,8 @@ def join(how: str) -> None:
 
 @contextlib.contextmanager
 def ending_on_errors() -> Iterator[None]:
-    """Where processes have met, an error in the block ends this one at once, with the status that it would have had.
+    """Where processes have met, an error in the block ends this one at once, with the status that it would have had;
+    not so 0 and the status of a notice, with which all end together.
 
     JAX's own end would wait five minutes for the others, which wait for this one in the midst of a step, and abort.
     Now the launcher, or JAX in the others, sees that it is gone.
@@ -56,13 +59,13 @@ def ending_on_errors() -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        told = isinstance(error, SystemExit)
-        if not jax.distributed.is_initialized() or (told and not isinstance(error.code, str)):
-            raise  # a number: all end, by agreement
-        if told:
-            print(error.code, file=sys.stderr)
-        else:
+        status = error.code if isinstance(error, SystemExit) else 1
+        if not jax.distributed.is_initialized() or status in (None, 0, EXIT_STATUS):
+            raise
+        if not isinstance(error, SystemExit):
             traceback.print_exception(error)
+        elif isinstance(status, str):
+            print(status, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(status if isinstance(status, int) else 1)

@@ -1,8 +1,11 @@
 """What a run leaves to read: its recipe, JSON lines, TensorBoard scalars and pictures. Process 0 alone writes."""
 
+import contextlib
+import fcntl
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +15,33 @@ from clu import parameter_overview
 from etils import epath
 from tensorboardX import SummaryWriter
 
+from toontalker_jax.checkpoints.format import in_bucket
+
 _SECONDS_BETWEEN_WRITES = 10.0
+
+
+@contextlib.contextmanager
+def held(workdir: epath.Path) -> Iterator[None]:
+    """Keeps a second run out of a local workdir, until the block or this process ends.
+
+    Raises:
+      OSError: another run holds it.
+    """
+    if jax.process_index() or in_bucket(workdir):
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    folder = os.open(workdir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(f"{workdir}: another run trains there; stop it first, or choose another workdir.") from None
+        except OSError as error:
+            logging.warning("%s: that no second run starts there cannot be seen to (%s).", workdir, error)
+        yield
+    finally:
+        os.close(folder)
 
 
 def describe_run(workdir: epath.Path, recipe: Mapping[str, Any], parameters: Any) -> None:

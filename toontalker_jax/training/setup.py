@@ -64,15 +64,26 @@ def step_options(config: ConfigDict) -> StepOptions:
     )
 
 
+def check_recipe(config: ConfigDict) -> None:
+    """Raises ValueError for settings that no network can be trained by; makes none, so it takes no time."""
+    domains(config)
+    step_options(config)
+    check_training(config)
+    for key in ("optimizer", "discriminator_optimizer"):
+        _optimizer(config, key)
+
+
 def check_training(config: ConfigDict) -> None:
     """Raises ValueError for settings with which nothing, or not what is meant, would be learned."""
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed = {config.seed}: must be at least 0 and below 2**32.")
     for name in ("log_every", "pictures_every", "checkpoint_every"):
         if config[name] < 1:
             raise ValueError(f"{name} = {config[name]}: must be at least 1; more than steps for never.")
     used = ("optimizer", "discriminator_optimizer") if config.weights.adversarial else ("optimizer",)
     for name in used:
-        if not config[name].learning_rate > 0:
-            raise ValueError(f"{name}.learning_rate = {config[name].learning_rate}: must be above 0.")
+        if not 0 < config[name].learning_rate < math.inf:
+            raise ValueError(f"{name}.learning_rate = {config[name].learning_rate}: must be a number above 0.")
     if config.model.dtype == "float16":
         raise ValueError("model.dtype = 'float16': gradients would vanish in it; train in bfloat16 or float32.")
 
