@@ -25,7 +25,7 @@ from data_pipelines.prepared_clips import PreparedClips
 _DATA = flags.DEFINE_string("data", None, "data: data set written by prepare_data.py.")
 _SPLIT = flags.DEFINE_string("split", "train", "data: its split.")
 _PAIRS = flags.DEFINE_integer("pairs", 16, "data: pairs of a batch.", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 4, "data: length of one measurement.", lower_bound=0)
+_SECONDS = flags.DEFINE_float("seconds", 4, "data: length of one measurement.", lower_bound=0.1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "data: measurements of each kind.", lower_bound=1)
 _RECORDS = 512  # of bare decoding
 

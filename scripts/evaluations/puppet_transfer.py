@@ -14,7 +14,7 @@ from toontalker_jax.reenactment.transfer import KINDS, Reenactor, check_kind
 _TYPES = flags.DEFINE_list("types", list(KINDS), "recovery, parts: the types to measure.")
 _CASES = flags.DEFINE_integer("cases", 64, "recovery, parts: cases of each type.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", 4, "recovery, parts: frames of each case.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "recovery, parts: seed of identities and motions.")
+_SEED = flags.DEFINE_integer("seed", 0, "recovery, parts: seed of identities and motions.", lower_bound=0)
 
 GRID_CASES = 2  # of each type shown
 
