@@ -30,6 +30,12 @@ def fresh_model(config: ConfigDict) -> ToonTalker:
     return ToonTalker(ModelConfig(**config.model), setup.domains(config), rngs=nnx.Rngs(config.seed))
 
 
+def check_start(config: ConfigDict) -> None:
+    """Raises ValueError for stage 2 without `config.init`; reads nothing."""
+    if config.stage == 2 and not config.init:
+        raise ValueError("stage 2 starts from stage 1: name its workdir or checkpoint by --config.init=PATH.")
+
+
 def initial_networks(config: ConfigDict) -> tuple[ToonTalker, Params]:
     """What the run starts from: `config.init`, or random parameters (stage 1 only).
 
@@ -37,11 +43,10 @@ def initial_networks(config: ConfigDict) -> tuple[ToonTalker, Params]:
     stage 1 has copies for the cartoon domain.
 
     Raises:
-      ValueError: stage 2 without `config.init`, or that is another network than the recipe's.
+      ValueError: as `check_start`, or `config.init` is another network than the recipe's.
     """
+    check_start(config)
     if not config.init:
-        if config.stage == 2:
-            raise ValueError("stage 2 starts from stage 1: name its workdir or checkpoint by --config.init=PATH.")
         return fresh_model(config), {}
     how = {name: config.model[name] for name in _OF_THE_RUN}
     model, judges = checkpoints.load_networks(config.init, discriminators=config.weights.adversarial != 0, **how)

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from data_pipelines.clip_source import BadRecord
 from scripts.recipe import CONFIG, as_json, parse_flags
 from scripts.recipe_data import batch_shapes, first_rows, open_batches, reading_options
-from scripts.recipe_networks import perceptual_network, starting_point, step_flops, vgg_digest
+from scripts.recipe_networks import check_start, perceptual_network, starting_point, step_flops, vgg_digest
 from toontalker_jax import checkpoints
 from toontalker_jax.cpu import settle_for_cpu
 from toontalker_jax.models.config import ModelConfig
@@ -50,12 +50,15 @@ def prepare(
     """
     processes.join(_DISTRIBUTED.value)
     checkpoints.check_kept(config.keep_newest, config.keep_every)
-    setup.check_recipe(config)  # the network comes after all that can be told without it
+    setup.check_recipe(config)  # data, then the network, come after all that can be told without them
+    resumes = checkpoints.has_steps(workdir)
+    if not resumes:
+        check_start(config)
     model, layout = ModelConfig(**config.model), Layout(make_mesh(config.mesh.fsdp))
     batches, reading = open_batches(config, model.image_size), reading_options(config.data)
     decided, shown, recipe = batches(reading=reading).state, first_rows(batches, reading), as_json(config)
     vgg = perceptual_network(config)
-    training = starting_point(config, layout, resumes=checkpoints.has_steps(workdir))
+    training = starting_point(config, layout, resumes)
     data = decided | {"first frame": config.data.first} | vgg_digest(vgg)
     batch = batch_shapes(shown, data)
     check_divides(batch, config.accumulate, layout.mesh, STD_GROUP if config.weights.adversarial else 1)
