@@ -77,10 +77,10 @@ def test_forward_equals_the_reference(size):
 
 
 def test_gradient_norms_equal_the_reference():
-    """Of mean(image · image(64, 4)), by parameter; measured 6e-4 at most, but for the first flow head's bias.
+    """Of mean(image · image(64, 4)), by parameter; measured 3e-4 at most, but for the first flow head's bias.
 
-    That one sums over every pixel of every stage with much cancellation, so float32 rounding shows: 6e-4 to 2e-3,
-    depending on how XLA orders the sums; in float64 it agrees to 3e-7 like all the others.
+    That one takes 2e-4 to 9.5e-4 (six ways of compiling): rounding of a few ten millionths in styles or maps moves
+    single pixels across a kink, and its norm by 4e-4 or 6e-4 at a time. In float64 it agrees to 3e-7.
     """
     model = reference.network(64, ("real",))
     graph, state = nnx.split(model)
@@ -98,7 +98,7 @@ def test_gradient_norms_equal_the_reference():
     golden = json.loads((reference.GOLDEN / "gradient_norms_64.json").read_text())
     for name, norm in golden.items():
         error = abs(np.sqrt(squares[name]) / norm - 1)
-        assert error < (3e-3 if name == "dec.to_flows.0.bias" else 1e-3), (name, error)
+        assert error < 1e-3, (name, error)
     assert all(squares[name] == 0 for name in squares.keys() - golden.keys())
 
 
