@@ -15,6 +15,7 @@ from data_pipelines.augmentation import draw_change
 from data_pipelines.clip_source import BadRecord, ClipSource
 from data_pipelines.sampling import ClipOrder, Sampling, row_generator, sample_analogy, sample_pair
 
+Empty = Callable[[tuple[int, ...], type], np.ndarray]
 _FRAMES, _CHANGES = 0, 1  # purposes of a row's generators
 _ATTEMPTS = 100  # for a row; if half of all frames were bad, one in 10**12 rows of a pair would need more
 
@@ -77,15 +78,19 @@ class Rows:
     sampling: Sampling
     max_bad_records: int
 
-    def __call__(self, step: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    def __call__(self, step: int, empty: Empty = np.empty) -> tuple[dict[str, np.ndarray], list[str]]:
         """The batch, {key: uint8 [count, S, S, 3]}, and the messages of the distinct bad records that it met.
+
+        Args:
+          step: the batch's number.
+          empty: makes its arrays, of (shape, dtype).
 
         Raises:
           BadRecord: more of them than max_bad_records.
           ValueError: a frame of another size.
         """
         shape = self.count, self.image_size, self.image_size, 3
-        batch: dict[str, np.ndarray] = collections.defaultdict(lambda: np.empty(shape, np.uint8))
+        batch: dict[str, np.ndarray] = collections.defaultdict(lambda: empty(shape, np.uint8))
         bad: list[str] = []
         for place in range(self.count):
             self._fill(batch, place, step * self.batch_size + self.first + place, bad)
