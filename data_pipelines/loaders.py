@@ -17,8 +17,9 @@ from absl import flags, logging
 
 from data_pipelines.batches import AnalogyBatch, PairBatch, Stage2Batch
 from data_pipelines.clip_source import ClipSource
-from data_pipelines.rows import AnalogyDraw, PairDraw, Rows, check_bad_records, check_clips
+from data_pipelines.rows import AnalogyDraw, Empty, PairDraw, Rows, check_bad_records, check_clips
 from data_pipelines.sampling import ClipOrder, Sampling, derived_seed
+from data_pipelines.worker_memory import SHARES_MEMORY, Receiving, Sending
 from data_pipelines.worker_processes import settle_process, start_worker
 
 Batch = TypeVar("Batch")
@@ -38,8 +39,8 @@ class Reading:
       process_index, process_count: process p of n, from 0, decodes the rows [p, p + 1) * B / n of B; n divides B.
       num_workers: processes that decode for this one; 0: it decodes itself. They are spawned, so the main script needs
         an `if __name__ == "__main__"` guard and parsed absl flags, and they import what it imports; importing jax
-        starts no device. Each holds its own copy of the clips: of videos, all their frames. Threads mostly do better:
-        OpenCV decodes without Python's lock, and batches of workers have to be copied from process to process.
+        starts no device. Each holds its own copy of the clips: of videos, all their frames. Threads do as well on few
+        cores: OpenCV decodes without Python's lock.
       num_threads: decoding threads, of this process or of each worker; 0: none, it decodes when a batch is asked for.
       prefetch: batches decoded ahead, at least one a thread; of workers, about as many again are under way.
       max_bad_records: how many frames that cannot be read this process skips before it stops with an error.
@@ -220,8 +221,8 @@ class _Directions:
 
     rows: dict[str, Rows]
 
-    def __call__(self, step: int) -> tuple[dict[str, dict[str, np.ndarray]], list[str]]:
-        loaded = {name: rows(step) for name, rows in self.rows.items()}
+    def __call__(self, step: int, empty: Empty = np.empty) -> tuple[dict[str, dict[str, np.ndarray]], list[str]]:
+        loaded = {name: rows(step, empty) for name, rows in self.rows.items()}
         return {name: batch for name, (batch, _) in loaded.items()}, [m for _, bad in loaded.values() for m in bad]
 
 
@@ -273,14 +274,16 @@ class _Plan:
         """From start_step on; `load` is Rows or _Directions. Threads and workers start when the first is asked for."""
         reading = self.reading
         settle_process()
-        steps = grain.MapDataset.range(self.start_step, sys.maxsize).map(load)
+        shared = reading.num_workers > 0 and SHARES_MEMORY
+        steps = grain.MapDataset.range(self.start_step, sys.maxsize).map(Sending(load) if shared else load)
         ahead = reading.num_threads if reading.num_workers else max(reading.num_threads, reading.prefetch)
         loaded = steps.to_iter_dataset(grain.ReadOptions(num_threads=reading.num_threads, prefetch_buffer_size=ahead))
         if reading.num_workers:
             each = -(-reading.prefetch // reading.num_workers)
             options = grain.MultiprocessingOptions(reading.num_workers, per_worker_buffer_size=each)
             loaded = loaded.mp_prefetch(options, worker_init_fn=start_worker)
-        return Batches(iter(loaded), state, reading.max_bad_records)
+        elements = Receiving(iter(loaded)) if shared else iter(loaded)
+        return Batches(elements, state, reading.max_bad_records)
 
 
 def _table(clips: ClipSource) -> str:

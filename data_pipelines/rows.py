@@ -4,6 +4,7 @@ Row r of step s is row s * B + r of an endless list. What it shows is a function
 every process decodes its own rows and no others. Everything here can be sent to a worker process.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from data_pipelines.augmentation import draw_change
 from data_pipelines.clip_source import BadRecord, ClipSource
 from data_pipelines.sampling import ClipOrder, Sampling, row_generator, sample_analogy, sample_pair
 
+Empty = Callable[[tuple[int, ...], type], np.ndarray]
 _FRAMES, _CHANGES = 0, 1  # purposes of a row's generators
 _ATTEMPTS = 100  # for a row; if half of all frames were bad, one in 10**12 rows of a pair would need more
 
@@ -76,18 +78,23 @@ class Rows:
     sampling: Sampling
     max_bad_records: int
 
-    def __call__(self, step: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    def __call__(self, step: int, empty: Empty = np.empty) -> tuple[dict[str, np.ndarray], list[str]]:
         """The batch, {key: uint8 [count, S, S, 3]}, and the messages of the distinct bad records that it met.
+
+        Args:
+          step: the batch's number.
+          empty: makes its arrays, of (shape, dtype).
 
         Raises:
           BadRecord: more of them than max_bad_records.
           ValueError: a frame of another size.
         """
-        batch: dict[str, np.ndarray] = {}
+        shape = self.count, self.image_size, self.image_size, 3
+        batch: dict[str, np.ndarray] = collections.defaultdict(lambda: empty(shape, np.uint8))
         bad: list[str] = []
         for place in range(self.count):
             self._fill(batch, place, step * self.batch_size + self.first + place, bad)
-        return batch, bad
+        return dict(batch), bad
 
     def _fill(self, batch: dict[str, np.ndarray], place: int, row: int, bad: list[str]) -> None:
         """Puts a row in its place, by another draw for each attempt that meets a bad record."""
@@ -107,10 +114,8 @@ class Rows:
         for clips, clip, frames in takes:
             change = draw_change(change_rng, self.sampling.flip, self.sampling.colour_jitter)
             for key, frame in frames.items():
-                image = change(checked_frame(clips, clip, frame, self.image_size))
-                if key not in batch:
-                    batch[key] = np.empty((self.count, *image.shape), np.uint8)
-                batch[key][place] = image
+                # The frame gets no name: its memory, still in the cache, is free when the next one is decoded.
+                batch[key][place] = change(checked_frame(clips, clip, frame, self.image_size))
 
 
 def check_clips(clips: ClipSource, shortest: int, image_size: int, max_bad_records: int) -> None:

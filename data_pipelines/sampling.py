@@ -79,7 +79,13 @@ def derived_seed(seed: int, purpose: str) -> int:
 
 def row_generator(seed: int, row: int, attempt: int = 0, purpose: int = 0) -> np.random.Generator:
     """A generator for one row alone: streams of different rows, attempts or purposes do not overlap."""
-    return np.random.Generator(np.random.Philox(seed, counter=[0, purpose, attempt, row]))
+    return np.random.Generator(np.random.Philox(_sequence(seed), counter=[0, purpose, attempt, row]))
+
+
+@functools.lru_cache(maxsize=16)
+def _sequence(seed: int) -> np.random.SeedSequence:
+    """What NumPy makes of a seed; it takes longer than all else that a row's generator needs."""
+    return np.random.SeedSequence(seed)
 
 
 def clip_of_row(row: int, count: int, seed: int) -> int:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
 
@@ -48,6 +49,27 @@ def test_the_number_of_workers_changes_nothing(workers, threads):
     expected, bad_alone = run()
     assert bad == bad_alone and len(bad) == 3
     for batch, same in zip(batches, expected, strict=True):
+        assert_equal(batch, same)
+
+
+def test_batches_of_workers_are_the_callers_as_long_as_it_holds_them():
+    clips, reading = NumberedClips([7, 30, 12, 100]), Reading(num_workers=2, num_threads=1)
+    batches = loaders.pair_batches(clips, 4, SIZE, 0, reading=reading)
+    expected = loaders.pair_batches(clips, 4, SIZE, 0)
+    held = []
+    for step in range(60):
+        batch, same = next(batches), next(expected)
+        assert_equal(batch, same)
+        if step % 10 == 0:
+            held.append((batch["driving"][1:], same["driving"][1:]))
+    batches.close()
+    for rows, same in held:
+        np.testing.assert_array_equal(rows, same)
+
+
+def test_workers_need_no_memory_of_their_own_kind(monkeypatch):
+    monkeypatch.setattr(loaders, "SHARES_MEMORY", False)  # as where there is no memory without a name
+    for batch, same in zip(run(2, num_workers=1, num_threads=0)[0], run(2)[0], strict=True):
         assert_equal(batch, same)
 
 
