@@ -13,9 +13,8 @@ from flax import nnx
 
 from toontalker_jax.ops.broadcast import spread
 from toontalker_jax.ops.convolution import convolve
+from toontalker_jax.ops.product import product
 from toontalker_jax.ops.resample import blur, upsample_conv3x3
-
-_BLOCK = 512  # products that a linear layer adds up in one go
 
 
 def activate(x: jax.Array, bias: jax.Array) -> jax.Array:
@@ -66,12 +65,7 @@ class EqualLinear(Equalized):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [N, in] → [N, out]."""
-        kernel = self.scaled_kernel()
-        # Sums of blocks, then their sum: of the 10,240 products that make a style, added up one after another, three
-        # times the rounding is left (XLA on a CPU, one row), and the flows' gradients show it.
-        blocks = kernel.shape[0] // _BLOCK if kernel.shape[0] % _BLOCK == 0 else 1
-        x, kernel = x.reshape(len(x), blocks, -1), kernel.reshape(blocks, -1, kernel.shape[1])
-        return jnp.einsum("nbi,bio->bno", x, kernel, precision="highest").sum(0) + self.bias[...]
+        return product(x, self.scaled_kernel()) + self.bias[...]
 
     def fold(self, dtype: jax.typing.DTypeLike) -> None:
         super().fold(jnp.float32)
