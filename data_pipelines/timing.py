@@ -21,12 +21,15 @@ def steady_rate(stamps: np.ndarray, tick: Fraction, told: Iterable[Fraction]) ->
       tick: seconds.
       told: the rates that the file's header tells, the most trusted first.
     """
-    rates = [Fraction(rate) for rate in told]
+    rates, steps = [Fraction(rate) for rate in told], np.diff(stamps)
     if len(stamps) > 1:
+        usual = np.sort(steps)[len(steps) // 2]
+        if (steps != usual).any() and not (steps % usual).any():
+            return None  # Frames were left out. A clock that ticks once a frame, as AVI's, would hide one in a tick.
         rates.append(mean_rate(stamps, tick))
     for rate in rates:
         step = 1 / (rate * tick)
-        if step.denominator == 1 and (np.diff(stamps) == int(step)).all():
+        if step.denominator == 1 and (steps == int(step)).all():
             return rate
         for candidate in (_usual(rate), rate):
             shown = np.arange(len(stamps)) * float(1 / (candidate * tick))

@@ -49,23 +49,27 @@ def open_writer(
       comment: kept in the file, in each file of a folder; `comments.of_file` reads it.
 
     Raises:
-      VideoError: at once if `path`, rate, times or sound cannot be; later if a frame cannot be, or if none was written.
+      VideoError: at once if `path`, rate, times or sound cannot be; later if a frame cannot be, if none was written
+        or if writing fails, of a full disk for one.
     """
     path, frame_rate = Path(path), Fraction(frame_rate)
     writer_class = check_path(path)
     check_timing(path, frame_rate, times)
     with SoundCopy(sound if writer_class is _Mp4Writer else None) as sound_copy, _moved_at_the_end(path) as unfinished:
-        writer = writer_class(unfinished, frame_rate, times, sound_copy, comment)
+        writer = writer_class(unfinished, path, frame_rate, times, sound_copy, comment)
         try:
             yield writer
             if writer.shape is None:
                 raise VideoError(f"{path}: no frame was written")
-            writer.finish()
-        except av.FFmpegError as error:
-            raise VideoError(f"{path}: could not be written ({reason(error)})") from None
-        finally:
+            with _failures_told(path):
+                writer.finish()
+        except BaseException:
+            with contextlib.suppress(av.FFmpegError, OSError):  # of a full disk: the first error says more
+                writer.close()
+            raise
+        with _failures_told(path):
             writer.close()
-        writer.sign()
+            writer.sign()
 
 
 def check_path(path: str | os.PathLike) -> type["_Writer"]:
@@ -132,18 +136,28 @@ def _moved_at_the_end(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _failures_told(path: Path) -> Iterator[None]:
+    """What a full disk raises names the temporary file, or none."""
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{path}: could not be written, nothing of it is kept ({reason(error)})") from None
+
+
 class _Writer:
     """What the writers share: frames are counted and checked. `shape` is that of the first frame, None before."""
 
     def __init__(
         self,
         path: Path,
+        target: Path,
         frame_rate: Fraction,
         times: Sequence[Fraction] | None,
         sound: SoundCopy,
         comment: str,
     ):
-        self._path = path
+        self._path, self._target = path, target  # where it is written, and moved to
         self._rate = frame_rate
         self._times = times
         self._sound = sound
@@ -162,11 +176,13 @@ class _Writer:
         if self._times is not None and self.count == len(self._times):
             raise VideoError(f"{self._path.name}: one frame more than the {self.count} times given")
         if self.shape is None:
-            self._start(*frame.shape[:2])
+            with _failures_told(self._target):
+                self._start(*frame.shape[:2])
             self.shape = frame.shape
         if frame.shape != self.shape:
             raise VideoError(f"{self._path.name}: frame {self.count} is {frame.shape}, the first was {self.shape}")
-        self._append(frame)
+        with _failures_told(self._target):
+            self._append(frame)
         self.count += 1
 
     def _time(self, number: int) -> Fraction:

@@ -10,6 +10,7 @@ driver; OUT is then a folder of <source>--<driver>.mp4 files.
 
 import functools
 import itertools
+import signal
 import sys
 from pathlib import Path
 
@@ -91,6 +92,9 @@ def main(argv: list[str]) -> None:
         failures = run()
     except FAILURES as error:
         raise SystemExit(f"error: {told(error)}") from None
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C: of the unfinished file nothing is kept.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     if failures:
         raise SystemExit(f"{len(failures)} failed: see above")
 

@@ -26,6 +26,8 @@ def find(pattern: str, suffixes: Sequence[str]) -> tuple[list[Path], bool]:
 
     A folder stands for its files with these suffixes; without any it is one input (a folder of frames).
     """
+    if not pattern:
+        raise ValueError("--source_path or --driving_path is empty: name a file, a folder or a pattern.")
     pattern = os.path.expanduser(pattern)
     path, found = Path(pattern), []
     if path.is_dir():
@@ -50,7 +52,7 @@ def plan() -> tuple[list[Path], list[Path], dict[Pair, Path]]:
     if several_sources or several_drivers or _OUTPUT_DIR.value:
         if save.suffix and not save.is_dir() and not _OUTPUT_DIR.value:
             raise ValueError(f"{save}: several results go into a folder: name one without a suffix.")
-        outputs = {(source, driver): save / f"{source.stem}--{driver.stem}.mp4" for source, driver in pairs}
+        outputs = {(source, driver): save / f"{source.stem}--{_stem(driver)}.mp4" for source, driver in pairs}
         if twice := sorted(str(name) for name, count in Counter(outputs.values()).items() if count > 1):
             pair, other, *_ = (pair for pair, name in outputs.items() if str(name) == twice[0])
             alike = next(f"{a} and {b}" for a, b in zip(pair, other, strict=True) if a != b)
@@ -60,6 +62,12 @@ def plan() -> tuple[list[Path], list[Path], dict[Pair, Path]]:
         if output.resolve() in inputs:
             raise ValueError(f"{output}: would overwrite an input: choose another --save_path or --save_motion.")
     return sources, drivers, outputs
+
+
+def _stem(driver: Path) -> str:
+    """Its name without the suffix; what follows a dot in the name of a folder of frames is none, but in "id#1.mp4"."""
+    no_suffix = driver.is_dir() and driver.suffix.lower() not in video.VIDEO_SUFFIXES
+    return driver.name if no_suffix else driver.stem
 
 
 def saved_motion() -> Path:

@@ -163,6 +163,18 @@ def test_a_view_beyond_its_storage_is_refused(tmp_path):
     open_torch_file(rezip(tmp_path / "x.pt", {"data.pkl": b"\x80\x02" + storage(b"0", 60, b"(NK\x32K\x0at") + b"."}))
 
 
+@pytest.mark.parametrize(("function", "dtype"), [(b"v2", b""), (b"v3", b"ctorch\nfloat32\n")])
+@pytest.mark.parametrize("bit", [b"neg", b"cpu"])
+def test_a_view_of_the_other_sign_is_refused_and_other_notes_of_a_tensor_are_not(bit, function, dtype, tmp_path):
+    notes = b"}X\3\0\0\0" + bit + b"\x88s"
+    code = b"ctorch._utils\n_rebuild_tensor_" + function + b"\n(" + storage(b"0", 60) + b"K\0K\2\x85K\1\x85\x89}"
+    code += dtype + notes + b"tR"
+    if bit == b"neg":
+        assert "save tensor.resolve_conj().resolve_neg() again" in refusal(tmp_path, code)
+    else:
+        open_torch_file(rezip(tmp_path / "x.pt", {"data.pkl": b"\x80\x02" + code + b"."}))
+
+
 def test_an_expanded_tensor_is_not_converted():
     tree = open_torch_file(FIXTURES / "cross_domain.pth")
     tensor = tree["gen"]["dec.direction.weight"]

@@ -43,8 +43,10 @@ def test_a_rate_varies_when_one_frame_is_more_than_a_tick_off(frame, ticks, stea
     assert steady or timing.steady_rate(found, MS, [Fraction(25)]) is None
 
 
-def test_a_frame_left_out_makes_the_rate_vary():
-    assert timing.steady_rate(np.delete(stamps(25, 100, MS), 50), MS, [Fraction(25)]) is None
+@pytest.mark.parametrize("tick", [MS, Fraction(1, 50), Fraction(1, 25)])  # as in an AVI
+def test_a_frame_left_out_makes_the_rate_vary(tick):
+    assert timing.steady_rate(stamps(25, 100, tick), tick, [Fraction(25)]) == 25
+    assert timing.steady_rate(np.delete(stamps(25, 100, tick), 50), tick, [Fraction(25)]) is None
 
 
 def test_the_mean_rate_is_that_of_the_steps():

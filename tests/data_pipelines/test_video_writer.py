@@ -1,3 +1,4 @@
+import resource
 import struct
 from fractions import Fraction
 
@@ -91,6 +92,21 @@ def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, name):
     write(path, numbered(2))
     assert len(list(video.read_frames(path))) == 2
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.gif", "clip"])
+def test_a_full_disk_is_told_by_the_name_that_was_asked_for(tmp_path, name):
+    path = tmp_path / name
+    noise = np.random.default_rng(0).integers(0, 256, (4, 48, 64, 3), dtype=np.uint8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(video.VideoError) as caught:
+            write(path, noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(caught.value) == f"{path}: could not be written, nothing of it is kept (File too large)"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,18 @@ def test_memory_that_is_out_for_one_pair_is_one_line_and_the_others_go_on(capsys
         Attempts(several=False)(Path("e.mp4"), fail, OSError("full"))
 
 
-def test_memory_that_is_out_ends_the_script_in_one_line():
+def test_memory_that_is_out_and_ctrl_c_end_the_script_in_one_line():
     program = (
         "import sys, jax\nfrom scripts import reenact\n"
-        f"def no_memory(): raise jax.errors.JaxRuntimeError({NO_MEMORY!r})\n"
-        "reenact.run = no_memory\n"
-        "reenact.app.run(reenact.main)"
+        f"errors = [KeyboardInterrupt(), jax.errors.JaxRuntimeError({NO_MEMORY!r})]\n"
+        "def stopped(): raise errors.pop(0)\n"
+        "reenact.run = stopped\n"
+        "reenact.app.flags.FLAGS(sys.argv)\n"
+        "try: reenact.main(sys.argv[:1])\n"
+        "except SystemExit as end: print(end.code)\n"
+        "reenact.main(sys.argv[:1])"
     )
     options = [f"--{name}=none" for name in ("checkpoint", "source_path", "driving_path")]
     done = subprocess.run([sys.executable, "-c", program, *options], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, f"error: {ADVICE}\n")
+    ctrl_c = "stopped by Ctrl-C: of the unfinished file nothing is kept."
+    assert (done.returncode, done.stdout, done.stderr) == (1, "130\n", f"{ctrl_c}\nerror: {ADVICE}\n")

@@ -148,6 +148,9 @@ def test_many_at_once_and_one_bad_file_stops_only_itself(run, inputs, tmp_path):
         for frame in reversed(list(video.read_frames(inputs / "driver.mp4"))):
             writer.write(frame)
     film(tmp_path / "drivers/d.avi", 5, codec="mpeg4", sound="adpcm_ms")  # which an mp4 cannot hold
+    for still in ("e.1", "e.2"):  # folders, whose names have no suffix
+        (tmp_path / "drivers" / still).mkdir()
+        shutil.copy(inputs / "sources/face0.png", tmp_path / "drivers" / still)
     pattern = tmp_path / "drivers/*"
     asked = {"max_frames": 3, "source_crop": "auto", "crop_scale": 1.6, "smooth": 0.5}
     done = run(source_path=inputs / "sources", driving_path=pattern, output_dir=tmp_path / "out", size=64, **asked)
@@ -156,7 +159,7 @@ def test_many_at_once_and_one_bad_file_stops_only_itself(run, inputs, tmp_path):
     assert "broken.mp4" in errors[0] and "adpcm_ms" in errors[1]
     assert len(errors) == 2 and "2 failed" in done.stderr  # a driver is looked at once, not for each source
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == [f"face{source}--{driver}.mp4" for source in (0, 1) for driver in "ac"]
+    assert names == [f"face{source}--{driver}.mp4" for source in (0, 1) for driver in ("a", "c", "e.1", "e.2")]
     # The last pair, made after three others and from motion known as a whole, equals one made alone as it comes.
     alone = VideoReenactor(inputs / "model", Options(kind="r2r", batch_size=2, **asked))
     assert alone.write(inputs / "sources/face1.png", tmp_path / "drivers/c.mp4", tmp_path / "c.mp4").frames == 3
@@ -220,6 +223,7 @@ def test_a_motion_has_no_pictures_to_cut(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"driving_path": "a/clip.mp4", "source_path": ""}, "--source_path or --driving_path is empty"),
         ({"save_path": ""}, "say where to write: one of --save_path and --output_dir"),
         ({"save_path": "out", "driving_path": "*/clip.mp4"}, "a/clip.mp4 and {0}/b/clip.mp4 differ in folder or"),
         pytest.param(
@@ -228,15 +232,15 @@ def test_a_motion_has_no_pictures_to_cut(tmp_path):
             marks=pytest.mark.skipif(bool(importlib.util.find_spec("gcsfs")), reason="the extra gcs is installed"),
         ),
     ],
-    ids=["nowhere", "twice", "bucket"],
+    ids=["empty", "nowhere", "twice", "bucket"],
 )
 def test_where_things_lie_is_told_in_one_line(run, inputs, tmp_path, options, message):
     for name in "ab":
         (tmp_path / name).mkdir()
         shutil.copy(inputs / "driver.mp4", tmp_path / name / "clip.mp4")
-    options = {"driving_path": "a/clip.mp4"} | options
+    options = {"driving_path": "a/clip.mp4", "source_path": inputs / "sources/face0.png"} | options
     options["driving_path"] = tmp_path / options["driving_path"]
-    done = run(source_path=inputs / "sources/face0.png", **options)
+    done = run(**options)
     assert done.returncode == 1 and message.format(tmp_path) in done.stderr and "Traceback" not in done.stderr
 
 

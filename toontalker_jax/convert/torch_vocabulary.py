@@ -77,6 +77,12 @@ def _opaque(*_: Any) -> Opaque:
     return Opaque()
 
 
+def _refuse_bits(file: TensorFile, bits: Any = None) -> None:
+    """torch notes a view that has the other sign than its storage ("neg"), or the conjugate."""
+    if isinstance(bits, dict) and any(map(bits.get, ("neg", "conj"))):
+        raise file.fail("a tensor with a sign bit, which is not read; save tensor.resolve_conj().resolve_neg() again")
+
+
 def vocabulary(file: TensorFile) -> dict[str, Any]:
     """Everything that a checkpoint may name, and what stands for it here."""
 
@@ -90,12 +96,13 @@ def vocabulary(file: TensorFile) -> dict[str, Any]:
             raise ValueError(f"a tensor of shape {shape} reaches beyond its storage of {storage.count} elements")
         return lazy
 
-    def typed(storage: StorageRef, offset: int, shape: tuple, strides: tuple, *_: Any) -> LazyTensor:
+    def typed(storage: StorageRef, offset: int, shape: tuple, strides: tuple, *rest: Any) -> LazyTensor:
+        _refuse_bits(file, *rest[2:3])  # behind the gradient's flag and its hooks
         return tensor(storage, offset, shape, strides, storage.dtype)
 
-    def untyped(
-        storage: StorageRef, offset: int, shape: tuple, strides: tuple, grad: Any, hooks: Any, dtype: np.dtype, *_: Any
-    ) -> LazyTensor:
+    def untyped(storage: StorageRef, offset: int, shape: tuple, strides: tuple, *rest: Any) -> LazyTensor:
+        _, _, dtype, *bits = rest
+        _refuse_bits(file, *bits[:1])
         return tensor(storage, offset, shape, strides, dtype)
 
     def parameter(data: LazyTensor, *_: Any) -> LazyTensor:
