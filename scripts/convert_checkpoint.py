@@ -16,6 +16,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from scripts.endings import in_one_line
 from toontalker_jax.checkpoints import check_free, describe, save_model
 from toontalker_jax.convert.convert import convert
 from toontalker_jax.convert.safetensors_file import is_safetensors, open_safetensors_file
@@ -47,7 +48,8 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of its every step, and pages of an error that it raises as well
     mute_writers()
     source = Path(_INPUT.value).expanduser()
-    try:
+    # ImportError: of a bucket without the extra gcs.
+    with in_one_line(ValueError, OSError, ImportError, ctrl_c="no checkpoint was written."):
         output = check_free(_OUTPUT.value)
         opened = open_safetensors_file(source) if is_safetensors(source) else open_torch_file(source)
         try:
@@ -62,8 +64,6 @@ def main(_: list[str]) -> None:
             "model": describe(model.config, tuple(model.domains)),
         }
         save_model(output, model, notes={"conversion.json": notes})
-    except (ValueError, OSError, ImportError) as error:  # the last of a bucket without the extra gcs
-        raise SystemExit(f"error: {error}") from None
     counts = ", ".join(f"{len(tensors)} {place.replace('_', ' ')}" for place, tensors in ledger.items())
     print(f"{output}: {kind}, {model.config.image_size} px; {counts}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from scripts.endings import in_one_line
 from toontalker_jax.checkpoints import check_free, load_model
 from toontalker_jax.convert.convert import export
 from toontalker_jax.convert.torch_writer import write_torch_file
@@ -20,14 +21,13 @@ _OUTPUT = flags.DEFINE_string("output", None, "The file to write; must not exist
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax tells of its every step
-    try:
+    # ImportError: of a bucket without the extra gcs.
+    with in_one_line(ValueError, OSError, ImportError, ctrl_c="no file was written."):
         output = Path(check_free(_OUTPUT.value))
         if not output.parent.is_dir():
             raise FileNotFoundError(f"{output.parent}: no such folder: make it, or choose another path.")
         tree = export(load_model(_CHECKPOINT.value))
         write_torch_file(output, tree)
-    except (ValueError, OSError, ImportError) as error:  # the last of a bucket without the extra gcs
-        raise SystemExit(f"error: {error}") from None
     size = output.stat().st_size
     print(f"{output}: {', '.join(f'{key} ({len(state)} tensors)' for key, state in tree.items())}, {size} bytes")
 

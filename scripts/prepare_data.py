@@ -21,6 +21,7 @@ from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import SHARD_BYTES, make_plan
 from data_pipelines.preparation.prepare import prepare, target_folder
+from scripts.endings import in_one_line
 from scripts.option_flags import from_flags
 from scripts.preparations import options
 from scripts.preparations.report import print_plan, print_report
@@ -90,12 +91,8 @@ _DATASETS = {
 def main(argv: list[str]) -> None:
     if len(argv) != 2 or argv[1] not in _DATASETS:
         raise app.UsageError(f"name one data set out of {', '.join(_DATASETS)}, got {' '.join(argv[1:]) or 'none'}")
-    try:
+    with in_one_line(ValueError, OSError, ctrl_c="the same command goes on."):
         _DATASETS[argv[1]](argv[1])
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command goes on") from None
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ driver; OUT is then a folder of <source>--<driver>.mp4 files.
 
 import functools
 import itertools
-import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import tqdm
 from absl import app, flags, logging
 
 from data_pipelines import video_writer
+from scripts.endings import in_one_line
 from scripts.reenactments import files, options
 from scripts.reenactments.attempts import FAILURES, Attempts, told
 from toontalker_jax.checkpoints import read_config
@@ -88,13 +88,11 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; quote a pattern: 'clips/*.mp4'")
     if _CACHE.value and not jax.config.jax_compilation_cache_dir:  # set already by JAX_COMPILATION_CACHE_DIR
         jax.config.update("jax_compilation_cache_dir", str(Path(_CACHE.value).expanduser()))
-    try:
-        failures = run()
-    except FAILURES as error:
-        raise SystemExit(f"error: {told(error)}") from None
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C: of the unfinished file nothing is kept.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    with in_one_line(ctrl_c="of the unfinished file nothing is kept."):
+        try:
+            failures = run()
+        except FAILURES as error:
+            raise SystemExit(f"error: {told(error)}") from None
     if failures:
         raise SystemExit(f"{len(failures)} failed: see above")
 

@@ -9,7 +9,6 @@ metrics.jsonl, pace.jsonl and tensorboard/. SIGTERM makes it save and end with s
 
 import contextlib
 import functools
-import signal
 import sys
 from collections.abc import Callable
 
@@ -18,6 +17,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from data_pipelines.clip_source import BadRecord
+from scripts.endings import in_one_line
 from scripts.recipe import CONFIG, as_json, parse_flags
 from scripts.recipe_data import batch_shapes, first_rows, open_batches, reading_options
 from scripts.recipe_networks import check_start, perceptual_network, starting_point, step_flops, vgg_digest
@@ -36,6 +36,7 @@ _TRACE = flags.DEFINE_integer(
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed", "", "Join other processes: 'auto' (SLURM, TPU pods, …), or ADDRESS:PORT,PROCESSES,INDEX."
 )
+_AGAIN = "run the same command again to go on from the newest checkpoint."
 flags.declare_key_flag("config")
 flags.mark_flag_as_required("config")
 
@@ -90,32 +91,27 @@ def prepare(
 
 def run() -> None:
     """Trains, or says in one line why not."""
-    try:
-        notice = preemption.Notice()
-        with contextlib.ExitStack() as stack:
-            try:
-                if not _WORKDIR.value:
-                    raise ValueError("--workdir is empty: name a folder, or a gs:// path.")
-                train = prepare(CONFIG.value, checkpoints.absolute(_WORKDIR.value), notice, stack)
-            except (ValueError, TypeError, ImportError) as error:  # the last of a bucket without the extra gcs
-                raise SystemExit(f"error: {error}") from None
-            train()
-    except preemption.Preempted as notice:
-        print(notice, file=sys.stderr)
-        sys.exit(preemption.EXIT_STATUS)
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C: run the same command again to go on from the newest checkpoint.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    except (FloatingPointError, BadRecord, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    notice = preemption.Notice()
+    with contextlib.ExitStack() as stack:
+        # ImportError: of a bucket without the extra gcs.
+        with in_one_line(ValueError, TypeError, ImportError, ctrl_c=_AGAIN):
+            if not _WORKDIR.value:
+                raise ValueError("--workdir is empty: name a folder, or a gs:// path.")
+            train = prepare(CONFIG.value, checkpoints.absolute(_WORKDIR.value), notice, stack)
+        train()
 
 
 def main(_: list[str]) -> None:
     settle_for_cpu(training=True)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of its every step
     failed_writes.quiet()
-    with processes.ending_on_errors():
-        run()
+    errors = FloatingPointError, BadRecord, OSError
+    with processes.ending_on_errors(), in_one_line(*errors, ctrl_c=_AGAIN):
+        try:
+            run()
+        except preemption.Preempted as notice:
+            print(notice, file=sys.stderr)
+            sys.exit(preemption.EXIT_STATUS)
 
 
 if __name__ == "__main__":
