@@ -54,6 +54,7 @@ def test_every_layout_comes_out_and_every_broken_file_is_named(made):
         dropped = {row["source"]: row["reason"] for row in csv.DictReader(file)}
     assert dropped.keys() == trees.DROPPED
     assert all(dropped.values()) and "min_frames" in dropped["train/short.mp4"]
+    assert dropped["train/half"].startswith("2.png: not an image")  # wherever the input lies
     assert report["dropped"] == 5
 
 
