@@ -146,6 +146,21 @@ def test_an_interrupted_merge_goes_on(made, tree, tmp_path, monkeypatch, moment)
     assert content(tmp_path) == content(made[0])
 
 
+def test_a_merge_that_is_killed_at_its_very_end_leaves_a_whole_data_set(tree, tmp_path, monkeypatch):
+    plan = make(tree)
+    target = prepare.target_folder(tmp_path, plan)
+    monkeypatch.setattr(Path, "rmdir", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(plan, tree, tmp_path)
+    monkeypatch.undo()
+    prepare.prepare(plan, tree, tmp_path)
+    assert len(open_clips(target)) == len(open_clips(tmp_path)) == 9
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 class FullDisk:
     """A writer of records that finds the disk full."""
 
