@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipelines import transforms, video
 from data_pipelines.clip_source import BadRecord, ClipSource, check_index, frame_range
-from data_pipelines.prepared_clips import UNFINISHED, PreparedClips, prepared_folders
+from data_pipelines.prepared_clips import PreparedClips, check_finished, prepared_folders
 
 
 class FolderClips:
@@ -122,8 +122,7 @@ def open_clips(
     path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder of clips")
-    if (path / UNFINISHED).is_dir():
-        raise ValueError(f"{path}: the preparation is not finished: start prepare_data.py again to go on")
+    check_finished(path)
     if prepared_folders(path):
         return PreparedClips(path, split or "train", first, last)
     if split:

@@ -17,6 +17,7 @@ from absl import flags, logging
 
 from data_pipelines.batches import AnalogyBatch, PairBatch, Stage2Batch
 from data_pipelines.clip_source import ClipSource
+from data_pipelines.open_files import raise_limit
 from data_pipelines.rows import AnalogyDraw, Empty, PairDraw, Rows, check_bad_records, check_clips
 from data_pipelines.sampling import ClipOrder, Sampling, derived_seed
 from data_pipelines.worker_memory import SHARES_MEMORY, Receiving, Sending
@@ -279,6 +280,7 @@ class _Plan:
         ahead = reading.num_threads if reading.num_workers else max(reading.num_threads, reading.prefetch)
         loaded = steps.to_iter_dataset(grain.ReadOptions(num_threads=reading.num_threads, prefetch_buffer_size=ahead))
         if reading.num_workers:
+            raise_limit()
             each = -(-reading.prefetch // reading.num_workers)
             options = grain.MultiprocessingOptions(reading.num_workers, per_worker_buffer_size=each)
             loaded = loaded.mp_prefetch(options, worker_init_fn=start_worker)

@@ -109,7 +109,14 @@ def read_tables(path: str | os.PathLike) -> dict[str, list[dict[str, Any]]]:
     return dict(_open_builder(path).info.metadata["clips"])
 
 
+def check_finished(path: Path) -> None:
+    """Raises ValueError for the output of a preparation that is at work or was interrupted."""
+    if (path / UNFINISHED).is_dir():
+        raise ValueError(f"{path}: the preparation is not finished: start prepare_data.py again to go on")
+
+
 def _open_builder(path: str | os.PathLike) -> tfds.core.DatasetBuilder:
+    check_finished(Path(path))
     found = prepared_folders(Path(path))
     if len(found) != 1:
         what = f"{len(found)} data sets; name one of them" if found else "no prepared data set; see prepare_data.py"

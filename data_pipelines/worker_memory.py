@@ -13,14 +13,18 @@ import math
 import mmap
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SHARES_MEMORY = hasattr(os, "memfd_create")  # on Linux; elsewhere Grain's way has to do
+# On Linux, where processes can be looked at; elsewhere Grain's way has to do.
+SHARES_MEMORY = hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
 _FREE, _IN_USE = 0, 1  # the last byte of a block
+_DYING_S = 1.0  # Its files may be gone before it has ended.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,22 +94,23 @@ class Receiving(Iterator):
         self._blocks: dict[tuple[int, int], mmap.mmap] = {}
 
     def __next__(self) -> tuple[Any, Any]:
+        """Raises OSError if a worker's memory cannot be opened, and what `elements` raises if it has ended."""
         batch, rest = next(self._elements)
         try:
             return _replaced(batch, self._array), rest
-        except FileNotFoundError:  # The worker has ended: Grain finds out how when it has no more to tell, and raises.
+        except _WorkerEnded:  # Grain finds out how when it has no more to tell, and raises.
             collections.deque(self._elements, maxlen=0)
             raise
 
     def _array(self, sent: SentArray) -> np.ndarray:
         block = self._blocks.get((sent.process, sent.file))
         if block is None:
-            file = os.open(f"/proc/{sent.process}/fd/{sent.file}", os.O_RDWR)
+            file = _opened(sent)
             block = self._blocks[sent.process, sent.file] = mmap.mmap(file, sent.bytes)
             os.close(file)
         # Whatever shows a part of an array refers to it. What reads memory in the background, as JAX does, too.
         array = np.ndarray(sent.shape, sent.dtype, buffer=block)
-        weakref.finalize(array, _give_back, block).atexit = False
+        weakref.finalize(array, _give_back, block, os.getpid()).atexit = False
         return array
 
     def close(self) -> None:
@@ -113,8 +118,41 @@ class Receiving(Iterator):
         self._elements.close()
 
 
-def _give_back(block: mmap.mmap) -> None:
-    block[-1] = _FREE
+class _WorkerEnded(OSError):
+    """Its blocks went with it."""
+
+
+def _opened(sent: SentArray) -> int:
+    try:
+        return os.open(f"/proc/{sent.process}/fd/{sent.file}", os.O_RDWR)
+    except OSError as error:
+        if _ends(sent.process):
+            raise _WorkerEnded(*error.args) from None
+        what = f"the memory of decoding process {sent.process} cannot be opened ({error.strerror})"
+        raise OSError(f"{what}: use fewer data.workers, or none") from None
+
+
+def _ends(process: int) -> bool:
+    """Whether a process has ended, or is about to.
+
+    What is left of it until somebody asks how it ended (a zombie) has no files any more; only root is told so, other
+    users are not allowed to look.
+    """
+    until = time.monotonic() + _DYING_S
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state in "ZX":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _give_back(block: mmap.mmap, user: int) -> None:
+    if os.getpid() == user:  # and not a copy of it that was forked
+        block[-1] = _FREE
 
 
 def _replaced(batch: Any, change: Callable) -> Any:

@@ -86,8 +86,9 @@ def _cut(path: Path, kind: str, options: CutOptions) -> Iterator[CutClip | Dropp
             raw = options.crop != "auto" and kind in ("video", "frames") and path.name.find("#") < 1
             parts = _plan_square(frames, shape, raw, options)
     except (video.VideoError, OSError, av.FFmpegError, cv2.error) as error:
-        # The caller knows the item; a file in its folder stays named.
-        yield Dropped(None, None, video.reason(error).removeprefix(f"{path}: "))
+        # The caller knows the item; a file in its folder stays named, by what it is called there: wherever the input
+        # lies, the same stands in the table.
+        yield Dropped(None, None, video.reason(error).removeprefix(f"{path}: ").removeprefix(f"{path}/"))
         return
     yield from _cut_out(path, frames, parts, options)
 

@@ -51,7 +51,8 @@ class Item:
 def find_items(
     folder: str | os.PathLike, single_images: bool = False, strips: str = "auto"
 ) -> tuple[list[Item], list[tuple[str, str]]]:
-    """All items below a folder in the order of their names, and (name, reason) of the files that are none.
+    """All items below a folder in the order of their names, and (name, reason) of the files, and empty folders, that
+    are none.
 
     Hidden files are passed over. Folders whose names are in SPLITS are splits, at the top or right below the folders
     that all items share. A folder that holds images is one clip, unless they are strips; with `single_images` every
@@ -72,8 +73,10 @@ def find_items(
         raise ValueError(f"{root}: no such folder: name the one that holds the clips")
     items: list[Item] = []
     left_out: list[tuple[str, str]] = []
-    for place, files in _walk(root):
+    for place, folders, files in _walk(root):
         images, videos = [], []
+        if not (folders or files or place == root):
+            left_out.append((_told(root, place), "an empty folder"))
         for file in files:
             suffix = file.suffix.lower()
             if reason := _unusable(file, suffix, single_images):
@@ -121,8 +124,8 @@ def measure(path: Path, kind: str) -> int:
     return sum(file.stat().st_size for file in video.frame_files(path) if file.exists())
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Every folder with its files, hidden ones left out, in natural order."""
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[Path]]]:
+    """Every folder with the names of its folders and with its files, hidden ones left out, in natural order."""
 
     def refuse(error: OSError) -> None:
         raise ValueError(f"{error.filename}: cannot be read ({error.strerror}): mend its permissions")
@@ -133,7 +136,7 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
         above[place] = own
         folders[:] = sorted(n for n in folders if n[0] != "." and os.path.realpath(os.path.join(place, n)) not in own)
         names = sorted((name for name in files if not name.startswith(".")), key=video.natural_key)
-        yield Path(place), [Path(place, name) for name in names]
+        yield Path(place), folders, [Path(place, name) for name in names]
 
 
 def _told(root: Path, file: Path) -> str:

@@ -97,6 +97,7 @@ def is_complete(plan: Plan, output: str | os.PathLike) -> bool:
     if (target / INFO).exists():
         if read_json(target / "metadata.json").get("fingerprint") != plan.fingerprint:
             raise FileExistsError(f"{target} was made of another input or with other options: choose another output")
+        shutil.rmtree(target / UNFINISHED, ignore_errors=True)  # This, too: see below.
         for split in read_tables(target):
             PreparedClips(target, split)  # Raises if a shard is missing or cut off.
         shutil.rmtree(output / UNFINISHED, ignore_errors=True)  # Left if the very end was interrupted.

@@ -35,7 +35,8 @@ def print_report(report: dict[str, Any], target: Path) -> None:
         print(f"{split}: {counts['clips']} clips, {counts['frames']} frames, {counts['identities']} identities")
     print(f"dropped: {report['dropped']} ({target / DROPPED} says why)")
     if report["duplicates"]:
-        first = " = ".join(report["duplicates"][0])
+        names = report["duplicates"][0]
+        first = " = ".join(names[:2]) + (f" = … ({len(names)} in all)" if len(names) > 2 else "")
         print(f"warning: {len(report['duplicates'])} clips are there more than once, as {first} ({target / REPORT})")
     if several := report["identities_in_several_splits"]:
         print(f"warning: {len(several)} identities are in several splits, as {several[0]} ({target / REPORT})")

@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -71,6 +72,16 @@ def test_workers_need_no_memory_of_their_own_kind(monkeypatch):
     monkeypatch.setattr(loaders, "SHARES_MEMORY", False)  # as where there is no memory without a name
     for batch, same in zip(run(2, num_workers=1, num_threads=0)[0], run(2)[0], strict=True):
         assert_equal(batch, same)
+
+
+def test_workers_may_have_files_open_for_their_memory():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        loaders.pair_batches(NumberedClips([3, 3]), 4, SIZE, 0, reading=Reading(num_workers=1))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_workers_go_on_when_the_machine_is_wanted_back():

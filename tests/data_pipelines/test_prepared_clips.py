@@ -110,8 +110,9 @@ def test_a_damaged_record_is_named_with_clip_and_shard_and_the_others_are_read(d
 def test_an_unfinished_preparation_is_told(whole, tmp_path):
     tree = whole / "tree"
     prepare(make_plan("clips", *find_items(tree), CutOptions(image_size=32)), tree, tmp_path / "out", job=(0, 2))
-    with pytest.raises(ValueError, match="out: the preparation is not finished: start prepare_data.py again"):
-        clips.open_clips(tmp_path / "out")
+    for opened in (clips.open_clips, read_tables):
+        with pytest.raises(ValueError, match="out: the preparation is not finished: start prepare_data.py again"):
+            opened(tmp_path / "out")
 
 
 def test_without_a_split_it_is_train(whole):

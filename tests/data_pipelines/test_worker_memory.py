@@ -1,5 +1,7 @@
 """Arrays of workers: what is held stays, what is not is used again. Sender and receiver are this process here."""
 
+import itertools
+import os
 import pickle
 import subprocess
 from pathlib import Path
@@ -8,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipelines import worker_memory
 from data_pipelines.worker_memory import SHARES_MEMORY, Receiving, Sending, SentArray, WorkerMemory
 from tests.data_pipelines.numbered_clips import assert_equal
 
@@ -79,17 +82,43 @@ def test_what_is_held_stays(hold):
         assert set(np.asarray(images).ravel().tolist()) == {2 * step}
 
 
-def test_batches_of_a_worker_that_has_ended_are_not_skipped():
-    ended = subprocess.Popen(["true"])
-    ended.wait()
+def refuse(*_):
+    raise PermissionError(13, "Permission denied")
 
+
+@pytest.mark.parametrize("asked_how_it_ended", [True, False])
+def test_batches_of_a_worker_that_has_ended_are_not_skipped(monkeypatch, asked_how_it_ended):
     def elements():
         yield {"source": SentArray(ended.pid, 3, 17, (16,), "|u1")}, []
         yield Sending(load)(1)
         raise RuntimeError("Grain's account of how it ended")
 
-    with pytest.raises(RuntimeError, match="Grain's account"):
-        next(Receiving(elements()))
+    with subprocess.Popen(["true"]) as ended:
+        if asked_how_it_ended:
+            ended.wait()
+        else:  # Users other than root hear this of a process that has ended, as long as nobody asked how.
+            monkeypatch.setattr(os, "open", refuse)
+        with pytest.raises(RuntimeError, match="Grain's account"):
+            next(Receiving(elements()))
+
+
+def test_memory_of_a_worker_that_lives_and_cannot_be_opened_is_told(monkeypatch):
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(worker_memory, "_DYING_S", 0.02)
+    endless = itertools.repeat(({"source": SentArray(os.getpid(), 3, 17, (16,), "|u1")}, []))
+    with pytest.raises(OSError, match=r"cannot be opened \(Permission denied\): use fewer data.workers, or none"):
+        next(Receiving(endless))
+
+
+def test_copies_in_a_forked_process_give_nothing_back(monkeypatch):
+    received = Receiving(Elements())
+    here, batch = os.getpid(), next(received)[0]
+    mapped = blocks()
+    monkeypatch.setattr(os, "getpid", lambda: here + 1)  # as in a copy of this process
+    del batch
+    monkeypatch.undo()
+    next(received)
+    assert blocks() == mapped + 2 * 4
 
 
 def test_memory_of_another_size_is_not_taken():

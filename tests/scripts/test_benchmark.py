@@ -4,12 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 
+from data_pipelines.loaders import Reading
+from data_pipelines.preparation.cut_options import CutOptions
+from data_pipelines.preparation.layouts import find_items
+from data_pipelines.preparation.plan import make_plan
+from data_pipelines.preparation.prepare import prepare
+from scripts.benchmarks import data
 from scripts.benchmarks.clock import in_turn, ratio
 from scripts.benchmarks.train import keep_gradient, shares
+from tests.data_pipelines.preparation import trees
 from tests.scripts.trainings import ROOT, SLOW, TINY_SETTINGS
 
 
@@ -58,3 +66,21 @@ def test_a_training_step_is_measured_with_its_parts_and_its_data(clips):
     assert sum(share for share in parts.values() if share is not None) == pytest.approx(1)
     assert parts["generator_forward"] == pytest.approx(report["programs_s"]["forward"] / step)
     assert report["data_wait"]["with_data_s"] > 0
+
+
+def test_a_loader_is_measured_against_bare_decoding(monkeypatch, tmp_path):
+    trees.movie(tmp_path / "in/a.gif", 0, 4)
+    plan = make_plan("clips", *find_items(tmp_path / "in"), CutOptions(image_size=trees.SIDE), test_share=0)
+    prepare(plan, tmp_path / "in", tmp_path / "out")
+    values = {"data": str(tmp_path / "out"), "split": "train", "pairs": 4, "seconds": 0.1, "rounds": 1}
+    for name, value in values.items():
+        monkeypatch.setattr(data, f"_{name.upper()}", SimpleNamespace(value=value))
+    used = [(cores, reading.num_workers, reading.num_threads) for _, cores, reading in data.settings(8)]
+    assert used == [(1, 0, 1), (8, 0, 8), (8, 8, 1)]
+    monkeypatch.setattr(data, "settings", lambda _: [("here", 2, Reading(num_threads=1))])
+    report = data.measure()
+    loader = report["loaders"]["here"]
+    assert (report["clips"], report["frames"], report["image_size"]) == (1, 4, trees.SIDE)
+    assert loader["frames_per_s"] == 2 * loader["frames_per_s_a_core"] == 2 * loader["pairs_per_s"] > 0
+    assert loader["share_of_decoding"] == pytest.approx(loader["frames_per_s"] / loader["decoding_frames_per_s"])
+    assert report["first_batch_s"] > 0 and len(loader["memory_mib"]) == 2 and min(loader["memory_mib"]) > 10

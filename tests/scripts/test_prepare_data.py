@@ -16,7 +16,7 @@ from data_pipelines import transforms, video
 from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import make_plan
-from scripts.preparations.report import print_plan
+from scripts.preparations.report import print_plan, print_report
 from tests.data_pipelines.preparation import trees
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +47,13 @@ def test_totals_and_what_deserves_a_look_are_printed(made):
     assert "train: 9 clips, 34 frames, 6 identities" in lines
     assert any(line.startswith("dropped: 5 (") for line in lines)
     assert any("1 clips are there more than once, as train/train/id1#7w0I" in line for line in lines)
+
+
+def test_many_clips_that_are_the_same_are_not_all_printed(capsys):
+    duplicates = [[f"train/{number}" for number in range(1000)]]
+    report = {"splits": {}, "dropped": 0, "duplicates": duplicates, "identities_in_several_splits": []}
+    print_report(report, Path("out"))
+    assert "more than once, as train/0 = train/1 = … (1000 in all) (out/report.json)" in capsys.readouterr().out
 
 
 def test_split_folders_that_count_for_nothing_are_told_with_the_plan(tmp_path, capsys):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import puppets, video
+from configs import stage1 as papers_stage1
 from scripts import recipe_data, recipe_networks
 from tests.conftest import LEAN
 from tests.scripts.trainings import TINY_SETTINGS, metrics, params
@@ -82,6 +83,13 @@ def damaged(prepared):
         data[pictures[record] + 100] ^= 255
     shard.write_bytes(data)
     return copy, shard.name
+
+
+def test_the_papers_stage1_takes_prepared_data(prepared):
+    config = papers_stage1.get_config()
+    config.update_from_flattened_dict({"data.real": str(prepared), "batch_size": 2})
+    batch = next(recipe_data.open_batches(config, 64)(reading=recipe_data.reading_options(config.data)))
+    assert {key: images.shape for key, images in batch.items()} == dict.fromkeys(("source", "driving"), (2, 64, 64, 3))
 
 
 SMALL = TINY_SETTINGS | {"model.image_size": 64, "model.align_corners": True}

@@ -163,9 +163,15 @@ def test_single_images(tmp_path):
 
 def test_what_is_no_clip_is_named_and_hidden_files_are_not(tmp_path):
     touch(tmp_path, "a.mp4", "notes/read me.txt", ".DS_Store", ".cache/b.mp4", "frames/.hidden.png", "frames/list.csv")
+    # A clip without frames is not lost in silence.
+    (tmp_path / "id1#none#000001#000009.mp4" / ".cache").mkdir(parents=True)
     assert found(tmp_path) == (
         {"a.mp4": ("video", "a", None)},
-        [(name, "neither a video nor an image") for name in ("frames/list.csv", "notes/read me.txt")],
+        [
+            ("frames/list.csv", "neither a video nor an image"),
+            ("id1#none#000001#000009.mp4", "an empty folder"),
+            ("notes/read me.txt", "neither a video nor an image"),
+        ],
     )
 
 

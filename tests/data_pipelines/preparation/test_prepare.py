@@ -54,6 +54,7 @@ def test_every_layout_comes_out_and_every_broken_file_is_named(made):
         dropped = {row["source"]: row["reason"] for row in csv.DictReader(file)}
     assert dropped.keys() == trees.DROPPED
     assert all(dropped.values()) and "min_frames" in dropped["train/short.mp4"]
+    assert dropped["train/half"].startswith("2.png: not an image")  # wherever the input lies
     assert report["dropped"] == 5
 
 
@@ -143,6 +144,21 @@ def test_an_interrupted_merge_goes_on(made, tree, tmp_path, monkeypatch, moment)
     monkeypatch.undo()
     prepare.prepare(plan, tree, tmp_path)
     assert content(tmp_path) == content(made[0])
+
+
+def test_a_merge_that_is_killed_at_its_very_end_leaves_a_whole_data_set(tree, tmp_path, monkeypatch):
+    plan = make(tree)
+    target = prepare.target_folder(tmp_path, plan)
+    monkeypatch.setattr(Path, "rmdir", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(plan, tree, tmp_path)
+    monkeypatch.undo()
+    prepare.prepare(plan, tree, tmp_path)
+    assert len(open_clips(target)) == len(open_clips(tmp_path)) == 9
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 class FullDisk:
