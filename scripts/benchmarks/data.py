@@ -1,8 +1,8 @@
 """Pairs/s of the loader against bare JPEG decoding of the same records, both measured in turn; medians of the rounds.
 
-For one thread, for a thread a core, and for a worker process a core: pairs/s, frames/s, and the share of what decoding
-alone gives on as many cores. Then the time from opening the data to the first batch, and the memory at the start and at
-the end of every round (of this process, in MiB).
+For one thread, a thread a core, one worker process, and a worker process a core: pairs/s, frames/s, and the share of
+what decoding alone gives on as many cores. Then the time from opening the data to the first batch, and the memory at
+the start and at the end of every round (of this process, in MiB).
 """
 
 import concurrent.futures
@@ -64,6 +64,7 @@ def settings(cores: int) -> Iterator[tuple[str, int, Reading]]:
     """Names, cores used and settings of the loaders."""
     yield "1 thread", 1, Reading(num_threads=1)
     yield f"{cores} threads", cores, Reading(num_threads=cores)
+    yield "1 worker process", 1, Reading(num_workers=1, num_threads=1)
     yield f"{cores} worker processes", cores, Reading(num_workers=cores, num_threads=1)
 
 

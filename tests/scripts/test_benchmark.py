@@ -76,7 +76,7 @@ def test_a_loader_is_measured_against_bare_decoding(monkeypatch, tmp_path):
     for name, value in values.items():
         monkeypatch.setattr(data, f"_{name.upper()}", SimpleNamespace(value=value))
     used = [(cores, reading.num_workers, reading.num_threads) for _, cores, reading in data.settings(8)]
-    assert used == [(1, 0, 1), (8, 0, 8), (8, 8, 1)]
+    assert used == [(1, 0, 1), (8, 0, 8), (1, 1, 1), (8, 8, 1)]
     monkeypatch.setattr(data, "settings", lambda _: [("here", 2, Reading(num_threads=1))])
     report = data.measure()
     loader = report["loaders"]["here"]
