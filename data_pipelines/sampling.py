@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -78,14 +80,21 @@ def derived_seed(seed: int, purpose: str) -> int:
 
 
 def row_generator(seed: int, row: int, attempt: int = 0, purpose: int = 0) -> np.random.Generator:
-    """A generator for one row alone: streams of different rows, attempts or purposes do not overlap."""
-    return np.random.Generator(np.random.Philox(_sequence(seed), counter=[0, purpose, attempt, row]))
+    """A generator for one row alone: streams of different rows, attempts or purposes do not overlap.
+
+    It serves until this thread asks for the next one of this seed and purpose.
+    """
+    bits, fresh, generator = _philox(seed, purpose, threading.get_ident())
+    fresh["state"]["counter"] = np.array((0, purpose, attempt, row), np.uint64)
+    bits.state = fresh
+    return generator
 
 
-@functools.lru_cache(maxsize=16)
-def _sequence(seed: int) -> np.random.SeedSequence:
-    """What NumPy makes of a seed; it takes longer than all else that a row's generator needs."""
-    return np.random.SeedSequence(seed)
+@functools.lru_cache(maxsize=256)
+def _philox(seed: int, purpose: int, thread: int) -> tuple[np.random.Philox, dict[str, Any], np.random.Generator]:
+    """Made once, since making one takes longer than all else that a row needs but its frames."""
+    bits = np.random.Philox(seed)
+    return bits, bits.state, np.random.Generator(bits)
 
 
 def clip_of_row(row: int, count: int, seed: int) -> int:

@@ -1,4 +1,5 @@
 import collections
+import concurrent.futures
 
 import numpy as np
 import pytest
@@ -89,9 +90,21 @@ def test_generators_of_rows_attempts_and_purposes_differ():
     keys = [(seed, row, attempt, use) for seed in (0, 1) for row in (0, 1) for attempt in (0, 1) for use in (0, 1)]
     draws = {tuple(sampling.row_generator(*key).integers(1 << 32, size=4).tolist()) for key in keys}
     assert len(draws) == len(keys)
-    np.testing.assert_array_equal(
-        sampling.row_generator(5, 6, 7, 1).random(3), sampling.row_generator(5, 6, 7, 1).random(3)
-    )
+
+
+def test_a_generator_leaves_nothing_to_the_next_row():
+    def numbers(rng):
+        return rng.integers(9, size=3, dtype=np.uint32).tolist(), rng.random(3).tolist()
+
+    for row in (6, 7, 6):
+        fresh = np.random.Generator(np.random.Philox(5, counter=[0, 1, 4, row]))
+        assert numbers(sampling.row_generator(5, row, 4, 1)) == numbers(fresh)
+
+
+def test_threads_do_not_share_generators():
+    ours = sampling.row_generator(5, 6)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(sampling.row_generator, 5, 6).result() is not ours
 
 
 @pytest.mark.parametrize(
