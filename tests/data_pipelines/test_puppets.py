@@ -71,10 +71,10 @@ def test_training_clips_move_as_a_whole_or_the_face_or_one_part_of_it_and_held_o
         moves[split] = [{parts[name] for name, moved in zip(MOTION_NAMES, row, strict=True) if moved} for row in travel]
     assert all("head" in moved and len(moved) > 3 for moved in moves["test"])  # some say nothing, or do not look around
     alone = [moved for moved in moves["train"] if len(moved) == 1]
-    assert {part for (part,) in alone} == {*puppets.PARTS} - {"head"}
+    assert {part for (part,) in alone} == {*puppets.PARTS}
     face = [moved for moved in moves["train"] if len(moved) > 1 and "head" not in moved]
     assert all(len(moved) > 3 for moved in face)
-    assert all(0.15 < len(clips) / 120 < 0.35 for clips in (alone, face))
+    assert all(0.1 < len(clips) / 120 < 0.3 for clips in (alone, face))
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
