@@ -53,30 +53,51 @@ def wait_for_saves(process: subprocess.Popen, workdir: Path, saves: int) -> None
         time.sleep(0.001)
 
 
-def kill_once(workdir: Path, moments: random.Random, during_save: bool, longest_s: float, more: list[str]) -> dict:
-    """Starts train.py and kills it. Returns the moment and what was left; {} if it ended before."""
+def lines_of_metrics(workdir: Path) -> int:
+    metrics = workdir / "metrics.jsonl"
+    return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+
+def wait_for(process: subprocess.Popen, workdir: Path, seconds: float, lines: int) -> None:
+    """Returns after so many seconds, or when the process has ended or has brought the metrics to so many lines."""
+    metrics, deadline = workdir / "metrics.jsonl", time.monotonic() + seconds
+
+    def written() -> int:
+        return metrics.stat().st_mtime_ns if metrics.exists() else 0
+
+    before = written()  # A kill may have left more lines, which the process takes back first.
+    while process.poll() is None and time.monotonic() < deadline:
+        if written() != before and lines_of_metrics(workdir) >= lines:
+            return
+        time.sleep(0.01)
+
+
+def kill_once(
+    workdir: Path, moments: random.Random, during_save: bool, longest_s: float, steps: int, more: list[str]
+) -> dict:
+    """Starts train.py and kills it before it has taken `steps`. Returns the moment and what was left.
+
+    {} if it ended before.
+    """
     process, began = start(workdir, more), time.monotonic()
     if during_save:
         wait_for_saves(process, workdir, moments.choice((1, 2, 2, 3)))
         time.sleep(moments.uniform(0, 0.15))
     else:
-        try:
-            process.wait(moments.uniform(0, longest_s))
-        except subprocess.TimeoutExpired:
-            pass
+        # How long a start takes changes with whatever else is running.
+        wait_for(process, workdir, moments.uniform(0, longest_s), lines=steps - 1)
     process.kill()
     status = process.wait()
     if status != -9:
         if status:
             raise SystemExit(f"error: train.py ended by itself with status {status}, see {workdir}.log.")
         return {}
-    metrics = workdir / "metrics.jsonl"
     return {
         "aimed at": "a save" if during_save else "any moment",
         "after seconds": round(time.monotonic() - began, 1),
         "half-written": half_written(workdir),
         "checkpoints": sorted(int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()),
-        "lines of metrics": len(metrics.read_text().splitlines()) if metrics.exists() else 0,
+        "lines of metrics": lines_of_metrics(workdir),
     }
 
 

@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
     moments, kills, longest_s = random.Random(_SEED.value), [], LONGEST_S
     print("kill  aimed at    after s  checkpoints  lines  half-written")
     for number in range(_KILLS.value):
-        left = kill_once(torture, moments, number % 2 == 0, longest_s, more)
+        left = kill_once(torture, moments, number % 2 == 0, longest_s, _STEPS.value, more)
         if not left:
             break
         kills.append(left)
