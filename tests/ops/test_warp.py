@@ -1,4 +1,7 @@
-"""`grid_sample` against torch's outputs and gradients (golden/grid_sample.npz), `warp` against `grid_sample`."""
+"""`grid_sample` against torch's outputs and gradients (golden/grid_sample.npz), `warp` against `grid_sample`.
+
+The tests' eight CPU devices have the gradient that JAX derives; that of a single one is asked for by name.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +9,22 @@ import numpy as np
 import pytest
 
 from tests.models import reference
+from toontalker_jax.ops import bilinear
 from toontalker_jax.ops.warp import grid_sample, warp
 
 
+@pytest.fixture
+def one_device(monkeypatch):
+    """As on a single CPU device, with channels enough whatever their number is."""
+    monkeypatch.setattr(jax, "device_count", lambda platform: 1)
+    monkeypatch.setattr(bilinear, "_FEW", 0)
+
+
 @pytest.mark.parametrize(("convention", "align_corners"), [("centres", False), ("corners", True)])
-def test_values_and_both_gradients(convention, align_corners):
+@pytest.mark.parametrize("devices", [1, 8])
+def test_values_and_both_gradients(convention, align_corners, devices, request):
+    if devices == 1:
+        request.getfixturevalue("one_device")
     with np.load(reference.GOLDEN / "grid_sample.npz") as golden:
         features, cotangent = (jnp.asarray(golden[k].transpose(0, 2, 3, 1)) for k in ("feat", "cotangent"))
         out, pull = jax.vjp(lambda f, g: grid_sample(f, g, align_corners=align_corners), features, golden["grid"])
@@ -53,3 +67,66 @@ def test_one_map_for_a_whole_batch():
     for sample in (grid_sample, warp):
         together = sample(x, grid, align_corners=True)
         np.testing.assert_array_equal(together, sample(jnp.repeat(x, 3, axis=0), grid, align_corners=True))
+
+
+def gradients(sample, *inputs, cotangent):
+    return jax.vjp(sample, *inputs)[1](cotangent)
+
+
+@pytest.mark.parametrize("maps", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_gradient_of_a_single_device_is_the_derived_one(maps, dtype):
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(maps, 7, 9, 24)), dtype)
+    x, y = (jnp.asarray(rng.uniform(-4, side + 3, (3, 5, 6)), jnp.float32) for side in (9, 7))  # a third lies outside
+    x = x.at[0, 0].set([-1e6, 1e6, -2, -1, 8, 9])  # and the borders themselves
+    cotangent = jnp.asarray(rng.normal(size=(3, 5, 6, 24)), dtype)
+    derived = gradients(bilinear._plain, features, x, y, cotangent=cotangent)
+    # Products and sums in float32, whatever the dtype: of bfloat16 the derived ones have the rounding.
+    tolerance = 2e-6 if dtype == "float32" else 3e-2
+    for ours, theirs in zip(gradients(bilinear.with_loop, features, x, y, cotangent=cotangent), derived, strict=True):
+        assert ours.dtype == theirs.dtype
+        scale = np.abs(np.asarray(theirs, np.float32)).max()
+        np.testing.assert_allclose(np.float32(ours), np.float32(theirs), atol=tolerance * scale)
+
+
+def test_positions_have_little_rounding_where_the_map_is_far_from_zero():
+    rng = np.random.default_rng(0)
+    features = jnp.round(jnp.asarray(rng.normal(size=(1, 8, 8, 256)), jnp.float32) * 256) / 256  # exact with 4096 added
+    at = jnp.asarray(rng.uniform(1, 6, (2, 1, 8, 8)), jnp.float32)
+    cotangent = jnp.asarray(rng.normal(size=(1, 8, 8, 256)), jnp.float32)
+    near = gradients(bilinear.with_loop, features, *at, cotangent=cotangent)
+    far = gradients(bilinear.with_loop, features + 4096, *at, cotangent=cotangent)
+    for a, b in zip(near[1:], far[1:], strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-5)  # measured 6e-6; 2e-2 from products with the features themselves
+
+
+def test_second_gradients_are_the_derived_ones():
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(2, 6, 6, 3)), jnp.float32)
+    x, y = jnp.asarray(rng.uniform(0, 5, (2, 2, 4, 4)), jnp.float32)
+
+    def penalty(sample):
+        return jax.grad(
+            lambda f, x, y: sum(
+                (g**2).sum() for g in jax.grad(lambda *inputs: (sample(*inputs) ** 2).sum(), argnums=(0, 1, 2))(f, x, y)
+            ),
+            argnums=(0, 1, 2),
+        )
+
+    for ours, theirs in zip(
+        penalty(bilinear.with_loop)(features, x, y), penalty(bilinear._plain)(features, x, y), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_which_devices_have_which_gradient(one_device, monkeypatch):
+    def text(platform):
+        function = jax.jit(jax.grad(lambda f, x: bilinear.bilinear(f, x, x).sum(), argnums=(0, 1)))
+        inputs = jnp.zeros((1, 4, 4, 32)), jnp.zeros((1, 4, 4))
+        return jax.export.export(function, platforms=[platform])(*inputs).mlir_module()
+
+    assert "stablehlo.while" in text("cpu") and "stablehlo.scatter" not in text("cpu")
+    assert "stablehlo.while" not in text("tpu") and "stablehlo.scatter" in text("tpu")
+    monkeypatch.setattr(jax, "device_count", lambda platform: 8)
+    assert "stablehlo.while" not in text("cpu")

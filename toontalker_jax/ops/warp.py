@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toontalker_jax.ops.broadcast import spread
+from toontalker_jax.ops.bilinear import bilinear
 
 
 def warp(features: jax.Array, offset: jax.Array, *, align_corners: bool) -> jax.Array:
@@ -26,7 +26,7 @@ def warp(features: jax.Array, offset: jax.Array, *, align_corners: bool) -> jax.
     line = np.arange(size) if align_corners else np.arange(size) * (size / (size - 1)) - 0.5
     y, x = (axis.astype(np.float32) for axis in np.meshgrid(line, line, indexing="ij"))
     half = (size - align_corners) / 2
-    return _bilinear(features, x + offset[..., 0] * half, y + offset[..., 1] * half)
+    return bilinear(features, x + offset[..., 0] * half, y + offset[..., 1] * half)
 
 
 def grid_sample(features: jax.Array, grid: jax.Array, *, align_corners: bool) -> jax.Array:
@@ -41,40 +41,10 @@ def grid_sample(features: jax.Array, grid: jax.Array, *, align_corners: bool) ->
       [N, h, w, C] in the dtype of `features`; positions are float32.
     """
     height, width = features.shape[1:3]
-    return _bilinear(
-        features, _to_pixels(grid[..., 0], width, align_corners), _to_pixels(grid[..., 1], height, align_corners)
-    )
+    x, y = _to_pixels(grid[..., 0], width, align_corners), _to_pixels(grid[..., 1], height, align_corners)
+    return bilinear(features, x, y)
 
 
 def _to_pixels(position: jax.Array, size: int, align_corners: bool) -> jax.Array:
     position = position.astype(jnp.float32)
     return (position + 1) * (0.5 * (size - 1)) if align_corners else ((position + 1) * size - 1) * 0.5
-
-
-def _bilinear(features: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """features [N or 1, H, W, C] at the pixel positions x, y [N, h, w], float32 → [N, h, w, C]."""
-    n, height, width, channels = features.shape
-    x0, y0 = jnp.floor(x), jnp.floor(y)
-    fx, fy = ((p - p0)[..., None] for p, p0 in ((x, x0), (y, y0)))
-    # One ring of zeros around the map, in which every position outside ends up, makes the zero padding.
-    rows = jnp.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(n, -1, channels)
-    column = [jnp.clip(x0 + i, -1, width).astype(jnp.int32) + 1 for i in (0, 1)]
-    row = [(jnp.clip(y0 + i, -1, height).astype(jnp.int32) + 1) * (width + 2) for i in (0, 1)]
-
-    def line(i: int) -> jax.Array:
-        left, right = (_take(rows, row[i] + column[j]) for j in (0, 1))
-        return left + spread(fx, left) * (right - left)
-
-    # From one corner towards the next: the gradients of positions are then sums of small differences, not differences
-    # of large sums, whose rounding was ten times as much.
-    above, below = line(0), line(1)
-    return above + spread(fy, above) * (below - above)
-
-
-def _take(rows: jax.Array, index: jax.Array) -> jax.Array:
-    """rows [N or 1, H·W, C] at index [N, h, w] → [N, h, w, C].
-
-    Sample by sample: with one flat index over the batch, a batch split over devices would be sent to all of them.
-    """
-    take = jax.vmap(lambda one, at: one.at[at].get(mode="promise_in_bounds"))
-    return take(rows, index) if rows.shape[0] == index.shape[0] else take(rows, index[None])[0]
