@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from toontalker_jax.ops.broadcast import spread
 
@@ -14,7 +15,7 @@ _FEW = 32  # channels, below which a step of the loop costs more than what it do
 def bilinear(features: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """features [N or 1, H, W, C] at the positions x, y [N, h, w] (float32, pixels) → [N, h, w, C], in their dtype."""
     # On several devices the loop's arrays would be sent to all of them; XLA's scatter stays where the rows lie.
-    if features.shape[-1] < _FEW or jax.device_count("cpu") > 1:
+    if features.shape[-1] < _FEW or min(features.shape[1:3]) < 2 or jax.device_count("cpu") > 1:
         return _plain(features, x, y)
     return jax.lax.platform_dependent(features, x, y, cpu=with_loop, default=_plain)
 
@@ -62,16 +63,15 @@ def _loop(features: jax.Array, x: jax.Array, y: jax.Array, out: jax.Array, gradi
     in between.
     """
     maps, height, width, channels = features.shape
-    x0, y0 = jnp.floor(x), jnp.floor(y)
-    fx, fy = (x - x0).ravel(), (y - y0).ravel()
-    # Two rings of zeros around the map: a position outside ends up where all four neighbours are zeros.
-    tall, wide, lanes = height + 4, width + 4, math.gcd(channels, _LANES)
-    first = jnp.arange(x.shape[0] if maps > 1 else 1)[:, None, None] * tall
-    row = (first + jnp.clip(y0, -2, height).astype(jnp.int32) + 2).ravel()
-    column = (jnp.clip(x0, -2, width).astype(jnp.int32) + 2).ravel()
-    rows = jnp.pad(features, ((0, 0), (2, 2), (2, 2), (0, 0))).reshape(maps * tall, wide, channels)
-    weights = jnp.stack([1 - fy, fy], -1)[:, :, None, None] * jnp.stack([1 - fx, fx], -1)[:, None, :, None]
+    lanes = math.gcd(channels, _LANES)
+    column, wx, slope_x, inside_x = _axis(x.ravel(), width)
+    row, wy, slope_y, inside_y = _axis(y.ravel(), height)
+    if maps > 1:
+        row = (row.reshape(maps, -1) + np.arange(maps)[:, None] * height).ravel()
+    rows = features.reshape(maps * height, width, channels)
+    weights = (wy[:, :, None] * wx[:, None, :])[..., None]
     samples, gradients = (array.reshape(-1, 1, channels) for array in (out, gradient))
+    inside = jnp.float32(inside_x & inside_y)
 
     def at(array: jax.Array, i: jax.Array) -> jax.Array:
         return jax.lax.dynamic_index_in_dim(array, i, keepdims=False).astype(jnp.float32)
@@ -79,8 +79,8 @@ def _loop(features: jax.Array, x: jax.Array, y: jax.Array, out: jax.Array, gradi
     def step(i: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         d_rows, products = sums
         corner, window = (row[i], column[i], 0), (2, 2, channels)
-        # Less the sample itself: sums of small numbers, whose differences (below) have little rounding.
-        around = jax.lax.dynamic_slice(rows, corner, window).astype(jnp.float32) - at(samples, i)
+        # Less the sample itself, where the slopes' sum is 0: sums of small numbers have little rounding.
+        around = jax.lax.dynamic_slice(rows, corner, window).astype(jnp.float32) - inside[i] * at(samples, i)
         product = (at(gradients, i) * around).reshape(4, -1, lanes).sum(axis=1)
         share = jax.lax.dynamic_slice(d_rows, corner, window) + at(weights, i) * at(gradients, i)
         return (
@@ -90,11 +90,22 @@ def _loop(features: jax.Array, x: jax.Array, y: jax.Array, out: jax.Array, gradi
 
     start = jnp.zeros(rows.shape, jnp.float32), jnp.zeros((x.size, 4, lanes), jnp.float32)
     d_rows, products = jax.lax.fori_loop(0, x.size, step, start)
-    d_features = d_rows.reshape(maps, tall, wide, channels)[:, 2:-2, 2:-2].astype(features.dtype)
-    p = products.sum(axis=-1)
-    d_x = (1 - fy) * (p[:, 1] - p[:, 0]) + fy * (p[:, 3] - p[:, 2])
-    d_y = (1 - fx) * (p[:, 2] - p[:, 0]) + fx * (p[:, 3] - p[:, 1])
-    return d_features, d_x.reshape(x.shape), d_y.reshape(y.shape)
+    products = products.sum(axis=-1).reshape(-1, 2, 2)
+    d_x = (products * wy[:, :, None] * slope_x[:, None, :]).sum(axis=(1, 2)).reshape(x.shape)
+    d_y = (products * slope_y[:, :, None] * wx[:, None, :]).sum(axis=(1, 2)).reshape(y.shape)
+    return d_rows.reshape(features.shape).astype(features.dtype), d_x, d_y
+
+
+def _axis(position: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Along one axis of `size` >= 2 pixels, for positions [P]: the first of the two pixels of a window that lies in the
+    map, [P]; the weights of both and their slopes, [P, 2], 0 for a pixel that is no neighbour; whether both are, [P].
+    """
+    before = jnp.floor(position)
+    first = jnp.clip(before, 0, size - 2)
+    pixels = first[:, None] + np.arange(2, dtype=np.float32)
+    slopes = jnp.float32(pixels == before[:, None] + 1) - jnp.float32(pixels == before[:, None])
+    weights = jnp.abs(slopes) * (1 - jnp.abs(position[:, None] - pixels))
+    return first.astype(jnp.int32), weights, slopes, first == before
 
 
 def _with_sample(features: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
