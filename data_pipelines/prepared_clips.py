@@ -1,5 +1,6 @@
 """Clips of a data set that scripts/prepare_data.py wrote."""
 
+import array
 import bisect
 import itertools
 import os
@@ -15,6 +16,7 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from data_pipelines import transforms
 from data_pipelines.clip_source import BadRecord, check_index, frame_range
+from data_pipelines.compact_strings import CompactStrings
 from data_pipelines.open_files import allow_open_files
 
 UNFINISHED = "unfinished"  # Folder in the output of a preparation that is at work or was interrupted.
@@ -43,12 +45,7 @@ class PreparedClips:
         builder = _open_builder(path)
         if split not in builder.info.splits:
             raise ValueError(f"{path} has no split {split!r}: choose one of {', '.join(sorted(builder.info.splits))}")
-        table = builder.info.metadata["clips"][split]
-        self._names = [row["name"] for row in table]
-        self.identities = [str(row["identity"]) for row in table]
-        ranges = [frame_range(row["name"], row["length"], first, last) for row in table]
-        self._starts = [row["start"] + frames.start for row, frames in zip(table, ranges, strict=True)]
-        self.lengths = [len(frames) for frames in ranges]
+        self._read_table(builder.info.metadata["clips"][split], first, last)
         # TFDS would decode the pictures with a slower library, and takes five times as long to parse a record.
         self._records = builder.as_data_source(split, deserialize_method=decode.DeserializeMethod.RAW_BYTES)
         info = builder.info.splits[split]
@@ -59,6 +56,14 @@ class PreparedClips:
         self.image_size = builder.info.features["image"].shape[0]
         self._has_motion = "motion" in builder.info.features
         builder.info.metadata.clear()  # TFDS's reader would keep the whole table: a kilobyte a clip.
+
+    def _read_table(self, table: Sequence[Mapping[str, Any]], first: int | None, last: int | None) -> None:
+        """Keeps what reading needs, in about a hundred bytes a clip."""
+        self._names = CompactStrings(row["name"] for row in table)
+        self.identities = CompactStrings(str(row["identity"]) for row in table)
+        ranges = [frame_range(row["name"], row["length"], first, last) for row in table]
+        self._starts = array.array("q", (row["start"] + own.start for row, own in zip(table, ranges, strict=True)))
+        self.lengths = array.array("q", map(len, ranges))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -107,6 +112,11 @@ def prepared_folders(path: Path) -> list[Path]:
 def read_tables(path: str | os.PathLike) -> dict[str, list[dict[str, Any]]]:
     """The clip table of each split: name, identity, start (its first record), length … Raises as PreparedClips."""
     return dict(_open_builder(path).info.metadata["clips"])
+
+
+def read_shard_hashes(path: str | os.PathLike) -> dict[str, list[str]]:
+    """The SHA-256 of each split's shards, where they are recorded: puppets' are not. Raises as PreparedClips."""
+    return dict(_open_builder(path).info.metadata.get("shard_sha256", {}))
 
 
 def check_finished(path: Path) -> None:

@@ -106,9 +106,9 @@ def clip_of_row(row: int, count: int, seed: int) -> int:
     return int(_epoch_order(count, seed, epoch)[position])
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=8)  # two epochs, while one ends, of each list of clips and direction
 def _epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(count)
+    return np.random.default_rng([seed, epoch]).permutation(count).astype(np.uint32)
 
 
 def sample_pair(

@@ -14,7 +14,7 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from data_pipelines import inspection, transforms
-from data_pipelines.prepared_clips import PreparedClips, read_tables
+from data_pipelines.prepared_clips import PreparedClips, read_shard_hashes, read_tables
 
 _CHECK = flags.DEFINE_bool("check", False, "Read and decode every record, and compare hashes.")
 _SHEETS = flags.DEFINE_string("sheets", ".", "Folder for contact_sheet_SPLIT.png; empty: draw none.")
@@ -35,14 +35,19 @@ def draw(path: str) -> None:
 
 def count_faults(path: str) -> int:
     """Checks every split and prints each fault."""
-    count = 0
+    found: list[str] = []
+    hashes = read_shard_hashes(path)
     for split, table in read_tables(path).items():
-        checked = inspection.check(PreparedClips(path, split), table, _WORKERS.value)
-        for _, faults in tqdm(checked, split, len(table), unit="clip"):
+        clips = PreparedClips(path, split)
+        for _, faults in tqdm(inspection.check(clips, table, _WORKERS.value), split, len(table), unit="clip"):
+            found += faults
             for fault in faults:
                 tqdm.write(f"fault: {fault}")
-            count += len(faults)
-    return count
+        if split in hashes:
+            for fault in inspection.check_shards(clips, hashes[split]):
+                found.append(fault)
+                print(f"fault: {fault}")
+    return len(found)
 
 
 def main(argv: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 import collections
 import csv
-import dataclasses
 import json
 import os
 import shutil
@@ -140,9 +139,10 @@ def _write_info(plan: Plan, target: Path, tables: dict, descriptions: dict[str, 
     )
     metadata = tfds.core.MetadataDict(
         fingerprint=plan.fingerprint,
-        options=dataclasses.asdict(plan.options),
+        options=plan.recorded_options,
         clips=tables,
         shard_bytes={split: [told["bytes"] for told in own] for split, own in descriptions.items()},
+        shard_sha256={split: [told["sha256"] for told in own] for split, own in descriptions.items()},
     )
     info = tfds.core.DatasetInfo(
         builder=identity,

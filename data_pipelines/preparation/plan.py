@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import Item
@@ -52,9 +53,19 @@ class Plan:
         return list(dict.fromkeys(shard.split for shard in self.shards))
 
     @functools.cached_property
+    def recorded_options(self) -> dict[str, Any]:
+        """The options as the data set records them: a detector's file by what it holds, wherever it lies."""
+        options = dataclasses.asdict(self.options)
+        if self.options.detector:
+            digest = hashlib.sha256(Path(self.options.detector).read_bytes()).hexdigest()
+            options["detector"] = f"{Path(self.options.detector).name}, SHA-256 {digest}"
+        return options
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all of this."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()
+        told = dataclasses.asdict(self) | {"options": self.recorded_options}
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def make_plan(

@@ -72,7 +72,7 @@ def write_shard(shard: Shard, options: CutOptions, source: Path, folder: Path) -
                     else:
                         told["clips"].append(_clip_row(item, result, source_hash()))
                         write(result.frames, told["clips"][-1]["name"], options)
-        told["bytes"] = unfinished.stat().st_size
+        told |= {"bytes": unfinished.stat().st_size, "sha256": _file_hash(unfinished)}
         os.replace(unfinished, records)
         unfinished.write_text(json.dumps(told))
         os.replace(unfinished, description)

@@ -138,11 +138,27 @@ def test_inspection_counts_draws_and_checks(run_script, made, tmp_path):
     assert video.read_image(tmp_path / "new/sheets/contact_sheet_train.png").shape == (8 * 96, 3 * 96, 3)
 
 
+def copied(data, target):
+    for name, content_of_file in content(data).items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(content_of_file)
+    return target
+
+
+def test_inspection_finds_a_bit_that_no_record_has(run_script, made, tmp_path):
+    copy = copied(made[0], tmp_path / "copy")
+    shard = next(copy.rglob("voxceleb-test*"))
+    data = bytearray(shard.read_bytes())
+    data[-100] ^= 1  # ArrayRecord fills its last block, of 64 KiB, with zeros around a pointer to the index
+    shard.write_bytes(data)
+    done = run_script("inspect_data", copy, "--check", "--sheets=")
+    assert done.returncode == 1
+    assert f"fault: {shard}: its bytes are not those that were written" in done.stdout
+    assert "fault: frame" not in done.stdout + done.stderr and "1 faults" in done.stdout
+
+
 def test_inspection_finds_what_has_changed(run_script, made, tmp_path):
-    copy = tmp_path / "copy"
-    for name, data in content(made[0]).items():
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        (copy / name).write_bytes(data)
+    copy = copied(made[0], tmp_path / "copy")
     shard = next(copy.rglob("voxceleb-test*"))
     data = bytearray(shard.read_bytes())
     where = data.index(b"IDAT") + 20

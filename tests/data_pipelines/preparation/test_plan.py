@@ -1,5 +1,9 @@
 import dataclasses
+import json
+import shutil
+from pathlib import Path
 
+import cv2
 import pytest
 
 from data_pipelines.preparation.cut_options import CutOptions
@@ -106,3 +110,15 @@ def test_the_fingerprint_tells_other_inputs_and_options():
         make_plan("faces", items(5), [], dataclasses.replace(OPTIONS, jpeg_quality=50)),
     ]
     assert len({made.fingerprint, *(other.fingerprint for other in others)}) == 7
+
+
+def test_a_detector_counts_by_what_it_holds(tmp_path):
+    bundled = Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
+    plans = []
+    for folder, more in (("here", ""), ("there", ""), ("changed", "\n")):
+        (tmp_path / folder).mkdir()
+        file = Path(shutil.copy(bundled, tmp_path / folder / "faces.xml"))
+        file.write_text(file.read_text() + more)
+        plans.append(make_plan("voxceleb", items(3), (), CutOptions(detector=str(file))))
+    assert plans[0].fingerprint == plans[1].fingerprint != plans[2].fingerprint
+    assert str(tmp_path) not in json.dumps(plans[0].recorded_options)
