@@ -1,11 +1,13 @@
 """Pairs/s of the loader against bare JPEG decoding of the same records, both measured in turn; medians of the rounds.
 
 For one thread, a thread a core, one worker process, and a worker process a core: pairs/s, frames/s, and the share of
-what decoding alone gives on as many cores. Then the time from opening the data to the first batch, and the memory at
-the start and at the end of every round (of this process, in MiB).
+what decoding alone gives on the same cores: with one, all there is to do is done on that one (where the system lets a
+process choose), since the cores of a shared machine differ. Then the time from opening the data to the first batch,
+and the memory at the start and at the end of every round (of this process, in MiB).
 """
 
 import concurrent.futures
+import contextlib
 import os
 import resource
 import statistics
@@ -68,8 +70,27 @@ def settings(cores: int) -> Iterator[tuple[str, int, Reading]]:
     yield f"{cores} worker processes", cores, Reading(num_workers=cores, num_threads=1)
 
 
+@contextlib.contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """What is started meanwhile, threads and processes, stays on the first `count` cores of those it may have."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def measure_loader(clips: PreparedClips, records: list[bytes], cores: int, reading: Reading) -> dict[str, Any]:
-    """Rates of one setting and of decoding, in turn."""
+    """Rates of one setting and of decoding, in turn, on so many cores."""
+    with on_cores(cores):
+        return _measure_loader(clips, records, cores, reading)
+
+
+def _measure_loader(clips: PreparedClips, records: list[bytes], cores: int, reading: Reading) -> dict[str, Any]:
     batches = pair_batches(clips, _PAIRS.value, clips.image_size, seed=0, reading=reading)
     for _ in range(20):
         next(batches)  # fills the buffers
