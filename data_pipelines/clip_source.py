@@ -1,6 +1,7 @@
 """What a source of clips is, whatever it reads."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,17 +12,15 @@ class BadRecord(ValueError):
 
 
 class ClipSource(Protocol):
-    """Clips of one domain. Reading is thread-safe; a frame that cannot be read raises BadRecord."""
+    """Clips of one domain. Reading is thread-safe; a frame that cannot be read raises BadRecord.
 
-    @property
-    def lengths(self) -> Sequence[int]:
-        """The number of frames of each clip."""
-        ...
+    Attributes:
+      lengths: the number of frames of each clip.
+      identities: who is seen in each clip; a clip of which nothing is known has an identity of its own.
+    """
 
-    @property
-    def identities(self) -> Sequence[str]:
-        """Who is seen in each clip; a clip of which nothing is known has an identity of its own."""
-        ...
+    lengths: Sequence[int]
+    identities: Sequence[str]
 
     def __len__(self) -> int:
         """The number of clips."""
@@ -34,6 +33,10 @@ class ClipSource(Protocol):
     def frame(self, clip: int, index: int) -> np.ndarray:
         """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
         ...
+
+    def fetch(self, clip: int, index: int) -> Callable[[], np.ndarray]:
+        """Reads what `frame` would decode, where that is apart; the function decodes it, once or more often."""
+        return functools.partial(self.frame, clip, index)
 
 
 def check_index(clips: ClipSource, clip: int, index: int) -> None:

@@ -11,7 +11,7 @@ from data_pipelines.clip_source import BadRecord, ClipSource, check_index, frame
 from data_pipelines.prepared_clips import PreparedClips, check_finished, prepared_folders
 
 
-class FolderClips:
+class FolderClips(ClipSource):
     """Clips as folders of images, each read when it is asked for.
 
     Args:
@@ -57,7 +57,7 @@ class FolderClips:
             raise BadRecord(f"frame {index} of clip {self.name(clip)}: {error}") from None
 
 
-class VideoClips:
+class VideoClips(ClipSource):
     """Clips as video files, decoded when opened and held in memory: random reads within a video file are slow.
 
     The cost is 3 * height * width bytes a frame, after resizing: 500 frames take 6 MB at 64 px, 98 MB at 256 px.

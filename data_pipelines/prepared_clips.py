@@ -2,9 +2,10 @@
 
 import array
 import bisect
+import functools
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from data_pipelines import transforms
-from data_pipelines.clip_source import BadRecord, check_index, frame_range
+from data_pipelines.clip_source import BadRecord, ClipSource, check_index, frame_range
 from data_pipelines.compact_strings import CompactStrings
 from data_pipelines.open_files import allow_open_files
 
 UNFINISHED = "unfinished"  # Folder in the output of a preparation that is at work or was interrupted.
 
 
-class PreparedClips:
+class PreparedClips(ClipSource):
     """A split of a data set written by scripts/prepare_data.py: ArrayRecord, one record a frame.
 
     Args:
@@ -74,7 +75,13 @@ class PreparedClips:
 
     def frame(self, clip: int, index: int) -> np.ndarray:
         """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
-        image = self._features(clip, index)["image"].bytes_list.value[0]
+        return self.fetch(clip, index)()
+
+    def fetch(self, clip: int, index: int) -> Callable[[], np.ndarray]:
+        """See ClipSource."""
+        return functools.partial(self._decoded, clip, index, self._features(clip, index)["image"].bytes_list.value[0])
+
+    def _decoded(self, clip: int, index: int, image: bytes) -> np.ndarray:
         try:
             return transforms.decode(image)
         except ValueError as error:

@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.augmentation import draw_change
+from data_pipelines.augmentation import Change, draw_change
 from data_pipelines.clip_source import BadRecord, ClipSource
 from data_pipelines.sampling import ClipOrder, Sampling, row_generator, sample_analogy, sample_pair
 
 Empty = Callable[[tuple[int, ...], type], np.ndarray]
 _FRAMES, _CHANGES = 0, 1  # purposes of a row's generators
+_READ_TOGETHER = 16  # rows
 _ATTEMPTS = 100  # for a row; if half of all frames were bad, one in 10**12 rows of a pair would need more
 
 
@@ -26,6 +27,19 @@ class Take(NamedTuple):
     clips: ClipSource
     clip: int
     frames: dict[str, int]
+
+
+class Frame(NamedTuple):
+    """Frame `number` of a clip, for the array `key` of the batch."""
+
+    key: str
+    clips: ClipSource
+    clip: int
+    number: int
+    change: Change
+
+
+Fetched = tuple[Frame, Callable[[], np.ndarray]]  # and what decodes it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,30 +106,59 @@ class Rows:
         shape = self.count, self.image_size, self.image_size, 3
         batch: dict[str, np.ndarray] = collections.defaultdict(lambda: empty(shape, np.uint8))
         bad: list[str] = []
-        for place in range(self.count):
-            self._fill(batch, place, step * self.batch_size + self.first + place, bad)
+        for first in range(0, self.count, _READ_TOGETHER):
+            places = range(first, min(first + _READ_TOGETHER, self.count))
+            # All draws, then all reading, then all decoding: each finds its code and data in the caches. In turn, frame
+            # by frame, drawing and reading take twice as long.
+            rows = [step * self.batch_size + self.first + place for place in places]
+            drawn = [self._draw(row, 0) for row in rows]
+            fetched = [self._fetch(frames, bad) for frames in drawn]
+            for place, row, frames in zip(places, rows, fetched, strict=True):
+                self._fill(batch, place, row, frames, bad)
         return dict(batch), bad
 
-    def _fill(self, batch: dict[str, np.ndarray], place: int, row: int, bad: list[str]) -> None:
-        """Puts a row in its place, by another draw for each attempt that meets a bad record."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                self._try(batch, place, row, attempt)
+    def _fill(self, batch: dict[str, np.ndarray], place: int, row: int, frames: list[Fetched] | None, bad: list[str]):
+        """Puts the first draw of a row in its place, or else the next one that meets no bad record."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            if frames is not None and self._put(batch, place, frames, bad):
                 return
-            except BadRecord as error:
-                if str(error) not in bad:
-                    bad.append(str(error))
-                    check_bad_records(bad, self.max_bad_records)
+            if attempt < _ATTEMPTS:
+                frames = self._fetch(self._draw(row, attempt), bad)
         raise BadRecord(f"{_ATTEMPTS} draws for row {row} all met bad records: repair the data; last: {bad[-1]}")
 
-    def _try(self, batch: dict[str, np.ndarray], place: int, row: int, attempt: int) -> None:
+    def _draw(self, row: int, attempt: int) -> list[Frame]:
+        """What a row shows."""
         takes = self.draw(row, attempt, row_generator(self.seed, row, attempt, _FRAMES))
         change_rng = row_generator(self.seed, row, attempt, _CHANGES) if self.sampling.augments else None
-        for clips, clip, frames in takes:
+        frames = []
+        for clips, clip, numbers in takes:
             change = draw_change(change_rng, self.sampling.flip, self.sampling.colour_jitter)
-            for key, frame in frames.items():
-                # The frame gets no name: its memory, still in the cache, is free when the next one is decoded.
-                batch[key][place] = change(checked_frame(clips, clip, frame, self.image_size))
+            frames += [Frame(key, clips, clip, number, change) for key, number in numbers.items()]
+        return frames
+
+    def _fetch(self, frames: list[Frame], bad: list[str]) -> list[Fetched] | None:
+        """Reads a row's frames; None if a record is bad."""
+        try:
+            return [(frame, frame.clips.fetch(frame.clip, frame.number)) for frame in frames]
+        except BadRecord as error:
+            self._note(error, bad)
+            return None
+
+    def _put(self, batch: dict[str, np.ndarray], place: int, frames: list[Fetched], bad: list[str]) -> bool:
+        """Decodes a row's frames into its place; whether all could be decoded."""
+        try:
+            for frame, decode in frames:
+                # The picture gets no name: its memory, still in the cache, is free when the next one is decoded.
+                batch[frame.key][place] = frame.change(checked(decode(), *frame[1:4], self.image_size))
+        except BadRecord as error:
+            self._note(error, bad)
+            return False
+        return True
+
+    def _note(self, error: BadRecord, bad: list[str]) -> None:
+        if str(error) not in bad:
+            bad.append(str(error))
+            check_bad_records(bad, self.max_bad_records)
 
 
 def check_clips(clips: ClipSource, shortest: int, image_size: int, max_bad_records: int) -> None:
@@ -134,7 +177,7 @@ def check_clips(clips: ClipSource, shortest: int, image_size: int, max_bad_recor
     bad: list[str] = []
     for clip in range(len(clips)):
         try:
-            checked_frame(clips, clip, 0, image_size)
+            checked(clips.frame(clip, 0), clips, clip, 0, image_size)
             return
         except BadRecord as error:
             bad.append(str(error))
@@ -142,9 +185,8 @@ def check_clips(clips: ClipSource, shortest: int, image_size: int, max_bad_recor
     raise BadRecord(f"the first frame of no clip can be read; the last: {bad[-1]}")
 
 
-def checked_frame(clips: ClipSource, clip: int, index: int, image_size: int) -> np.ndarray:
-    """Frame `index` of a clip, uint8 [S, S, 3]. Raises BadRecord, or ValueError for another size."""
-    image = clips.frame(clip, index)
+def checked(image: np.ndarray, clips: ClipSource, clip: int, index: int, image_size: int) -> np.ndarray:
+    """`image`, which is frame `index` of a clip, uint8 [S, S, 3]. Raises ValueError for another size."""
     if image.shape != (image_size, image_size, 3):
         raise ValueError(
             f"frame {index} of clip {clips.name(clip)} is {image.shape[1]}×{image.shape[0]} (width × height), "

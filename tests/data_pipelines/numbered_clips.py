@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from data_pipelines.clip_source import BadRecord
+from data_pipelines.clip_source import BadRecord, ClipSource
 
 SIZE = 4
 
 
-class NumberedClips:
+class NumberedClips(ClipSource):
     """Flat frames: red is the clip, green the frame, blue the source. Those in `bad`, (clip, frame), cannot be read."""
 
     def __init__(self, lengths, mark=0, size=SIZE, identities=None, bad=()):
