@@ -14,7 +14,7 @@ from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import make_plan
 from data_pipelines.preparation.prepare import prepare
-from scripts.benchmarks import data
+from scripts.benchmarks import data, processes
 from scripts.benchmarks.clock import in_turn, ratio
 from scripts.benchmarks.train import keep_gradient, shares
 from tests.data_pipelines.preparation import trees
@@ -66,6 +66,42 @@ def test_a_training_step_is_measured_with_its_parts_and_its_data(clips):
     assert sum(share for share in parts.values() if share is not None) == pytest.approx(1)
     assert parts["generator_forward"] == pytest.approx(report["programs_s"]["forward"] / step)
     assert report["data_wait"]["with_data_s"] > 0
+
+
+CHILD = """
+import json, sys
+port, processes, index, devices = map(int, sys.argv[-1].removeprefix("--child=").split(","))
+print(json.dumps({"gradients": 2**18}), flush=True)
+for line in sys.stdin:
+    assert line in ("step\\n", "sum\\n")
+    print(processes + index if line == "step\\n" else devices / 8, flush=True)
+"""
+
+
+def test_the_slowest_process_says_how_long_a_step_takes(monkeypatch, tmp_path):
+    """Of children that only answer: real ones compile for a minute (docs/benchmarks.md has a run)."""
+    (tmp_path / "child.py").write_text(CHILD)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "child.py"), "processes"])
+    parsed = SimpleNamespace(config=SimpleNamespace(batch_size=16), steps=3)
+    monkeypatch.setattr(processes, "flags", SimpleNamespace(FLAGS=parsed))
+    monkeypatch.setattr(processes, "_CHILD", SimpleNamespace(value=None))
+    report = processes.measure()
+    assert (report["batch_size"], report["rounds"], report["gradient_mib"]) == (16, 3, 1.0)
+    assert report["settings"] == {
+        "1 process x 4 devices": {"step_s": 1, "sum_s": 0.5},
+        "1 process x 8 devices": {"step_s": 1, "sum_s": 1.0},
+        "2 processes x 4 devices": {"step_s": 3, "sum_s": 0.5},
+    }
+    assert report["two_processes_over_one"] == 3
+
+
+def test_a_process_that_ends_is_told(monkeypatch, tmp_path):
+    (tmp_path / "child.py").write_text("print('{\"gradients\": 1}', flush=True); input()")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "child.py")])
+    monkeypatch.setattr(processes, "flags", SimpleNamespace(FLAGS=SimpleNamespace(config=object(), steps=1)))
+    monkeypatch.setattr(processes, "_CHILD", SimpleNamespace(value=None))
+    with pytest.raises(ValueError, match="a process ended early"):
+        processes.measure()
 
 
 def test_a_loader_is_measured_against_bare_decoding(monkeypatch, tmp_path):

@@ -42,6 +42,23 @@ def stage1_run(tiny_model):
     return step, place(state, one_device().whole)  # as it comes back: elsewhere the second step would compile again
 
 
+def test_discriminators_of_another_network_are_refused(stage1_run, tiny_model):
+    optimizers = training_state.Optimizers(*(make_optimizer(ADAM, 100, 2) for _ in range(2)))
+    known = stage1_run[1].discriminator
+
+    def start(discriminators, adversarial=True):
+        model, rngs = tiny_model(("real",)), nnx.Rngs(2)
+        settings = dict(adversarial=adversarial, rngs=rngs, discriminators=discriminators)
+        return training_state.create_state(model, optimizers, **settings)[1].discriminator
+
+    assert start(known) is known and start(known, adversarial=False) == {}
+    with pytest.raises(ValueError, match=r"cartoon/.* has the shape \(.*\), the model's config asks for None"):
+        start(known | {"cartoon": known["real"]})
+    wider = jax.tree.map(lambda x: jnp.zeros((*x.shape, 1)), known)
+    with pytest.raises(ValueError, match="real/.* has the shape .* asks for .*: leave them out"):
+        start(wider)
+
+
 def nonzero(gradient):
     """The parameter groups with a gradient: the query transformers, and each domain's parts."""
     names = set()

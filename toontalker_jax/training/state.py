@@ -58,11 +58,16 @@ def create_state(
       adversarial: with a discriminator a domain: those of `discriminators`, or fresh ones.
       ema: with an average of the model's parameters.
       r1: with a place for the discriminators' penalties.
+
+    Raises:
+      ValueError: `discriminators` have not the parameters that the model's config and domains ask for.
     """
     domains = tuple(model.domains) if adversarial else ()
     fresh = nnx.Dict({d: Discriminator(model.config, rngs=rngs) for d in domains})
     (generator_def, generator), (discriminator_def, discriminator) = split(model), split(fresh)
-    discriminator = discriminators or discriminator
+    if adversarial and discriminators:
+        _check_same_shapes(discriminators, discriminator)
+        discriminator = discriminators
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         generator=generator,
@@ -73,6 +78,20 @@ def create_state(
         r1={d: jnp.zeros(()) for d in domains if r1},
     )
     return Networks(generator_def, discriminator_def), state
+
+
+def _check_same_shapes(given: Params, wanted: Params) -> None:
+    given_shapes, wanted_shapes = (
+        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (given, wanted))
+    )
+    for name in sorted(given_shapes.keys() | wanted_shapes.keys()):
+        has, needs = given_shapes.get(name), wanted_shapes.get(name)
+        if has != needs:
+            raise ValueError(
+                f"discriminators: {name} has the shape {has}, the model's config asks for {needs}: leave them out for "
+                "fresh ones, or take the config that they were trained with."
+            )
 
 
 def start_stage2(stage1: ToonTalker) -> ToonTalker:
