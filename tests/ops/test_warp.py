@@ -16,7 +16,7 @@ from toontalker_jax.ops.warp import grid_sample, warp
 @pytest.fixture
 def one_device(monkeypatch):
     """As on a single CPU device, with channels enough whatever their number is."""
-    monkeypatch.setattr(jax, "device_count", lambda platform: 1)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(bilinear, "_FEW", 0)
 
 
@@ -128,5 +128,8 @@ def test_which_devices_have_which_gradient(one_device, monkeypatch):
 
     assert "stablehlo.while" in text("cpu") and "stablehlo.scatter" not in text("cpu")
     assert "stablehlo.while" not in text("tpu") and "stablehlo.scatter" in text("tpu")
-    monkeypatch.setattr(jax, "device_count", lambda platform: 8)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert "stablehlo.while" not in text("cpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
     assert "stablehlo.while" not in text("cpu")

@@ -15,7 +15,8 @@ _FEW = 32  # channels, below which a step of the loop costs more than what it do
 def bilinear(features: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """features [N or 1, H, W, C] at the positions x, y [N, h, w] (float32, pixels) → [N, h, w, C], in their dtype."""
     # On several devices the loop's arrays would be sent to all of them; XLA's scatter stays where the rows lie.
-    if features.shape[-1] < _FEW or min(features.shape[1:3]) < 2 or jax.device_count("cpu") > 1:
+    single_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    if not single_cpu or features.shape[-1] < _FEW or min(features.shape[1:3]) < 2:
         return _plain(features, x, y)
     return jax.lax.platform_dependent(features, x, y, cpu=with_loop, default=_plain)
 
