@@ -121,7 +121,7 @@ def read_tables(path: str | os.PathLike) -> dict[str, list[dict[str, Any]]]:
     return dict(_open_builder(path).info.metadata["clips"])
 
 
-def read_shard_hashes(path: str | os.PathLike) -> dict[str, list[str]]:
+def read_shard_hashes(path: str | os.PathLike) -> dict[str, list[str | None]]:
     """The SHA-256 of each split's shards, where they are recorded: puppets' are not. Raises as PreparedClips."""
     return dict(_open_builder(path).info.metadata.get("shard_sha256", {}))
 

@@ -142,7 +142,8 @@ def _write_info(plan: Plan, target: Path, tables: dict, descriptions: dict[str, 
         options=plan.recorded_options,
         clips=tables,
         shard_bytes={split: [told["bytes"] for told in own] for split, own in descriptions.items()},
-        shard_sha256={split: [told["sha256"] for told in own] for split, own in descriptions.items()},
+        # Shards that an earlier version wrote before it was interrupted have none.
+        shard_sha256={split: [told.get("sha256") for told in own] for split, own in descriptions.items()},
     )
     info = tfds.core.DatasetInfo(
         builder=identity,
