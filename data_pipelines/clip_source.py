@@ -1,8 +1,8 @@
 """What a source of clips is, whatever it reads."""
 
+import abc
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -11,7 +11,7 @@ class BadRecord(ValueError):
     """A frame of an opened source that cannot be read or decoded; the message names the clip and where it lies."""
 
 
-class ClipSource(Protocol):
+class ClipSource(abc.ABC):
     """Clips of one domain. Reading is thread-safe; a frame that cannot be read raises BadRecord.
 
     Attributes:
@@ -22,20 +22,20 @@ class ClipSource(Protocol):
     lengths: Sequence[int]
     identities: Sequence[str]
 
+    @abc.abstractmethod
     def __len__(self) -> int:
         """The number of clips."""
-        ...
 
+    @abc.abstractmethod
     def name(self, clip: int) -> str:
         """A name for messages and reports."""
-        ...
 
+    @abc.abstractmethod
     def frame(self, clip: int, index: int) -> np.ndarray:
         """Frame `index` of a clip, uint8 [H, W, 3] RGB."""
-        ...
 
     def fetch(self, clip: int, index: int) -> Callable[[], np.ndarray]:
-        """Reads what `frame` would decode, where that is apart; the function decodes it, once or more often."""
+        """Reads a frame's bytes now, where they lie in a file of their own; the function decodes them."""
         return functools.partial(self.frame, clip, index)
 
 

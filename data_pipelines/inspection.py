@@ -6,6 +6,7 @@ import hashlib
 import os
 import statistics
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,12 +74,20 @@ def check(clips: PreparedClips, table: Sequence[dict[str, Any]], workers: int = 
         yield from enumerate(pool.map(lambda clip: _check_clip(clips, clip, table[clip]), range(len(clips))))
 
 
-def check_shards(clips: PreparedClips, hashes: Sequence[str | None]) -> Iterator[str]:
-    """A fault for each shard file that has not its recorded SHA-256: also where no record lies, which `check` reads."""
-    for file, recorded in zip(clips.shard_files, hashes, strict=True):
-        with file.open("rb") as shard:
-            if recorded and hashlib.file_digest(shard, "sha256").hexdigest() != recorded:
-                yield f"{file}: its bytes are not those that were written (SHA-256 differs): copy it again"
+def check_shards(clips: PreparedClips, hashes: Sequence[str | None], workers: int = 1) -> Iterator[list[str]]:
+    """Reads whole shard files, also between the records, which `check` reads; yields the faults of each.
+
+    A fault is a file that has not its SHA-256, which is None if none was recorded.
+    """
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(_check_shard, clips.shard_files, hashes)
+
+
+def _check_shard(file: Path, recorded: str | None) -> list[str]:
+    with file.open("rb") as shard:
+        if recorded is None or hashlib.file_digest(shard, "sha256").hexdigest() == recorded:
+            return []
+    return [f"{file}: its bytes are not those that were written (SHA-256 differs): copy it again"]
 
 
 def _check_clip(clips: PreparedClips, clip: int, row: dict) -> list[str]:

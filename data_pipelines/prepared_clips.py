@@ -56,7 +56,7 @@ class PreparedClips(ClipSource):
         _check_shards(self.shard_files, info.shard_lengths, builder.info.metadata.get("shard_bytes", {}).get(split))
         self.image_size = builder.info.features["image"].shape[0]
         self._has_motion = "motion" in builder.info.features
-        builder.info.metadata.clear()  # TFDS's reader would keep the whole table: a kilobyte a clip.
+        builder.info.metadata.clear()  # A cache of TFDS keeps the builder, with the whole table: a kilobyte a clip.
 
     def _read_table(self, table: Sequence[Mapping[str, Any]], first: int | None, last: int | None) -> None:
         """Keeps what reading needs, in about a hundred bytes a clip."""

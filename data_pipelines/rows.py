@@ -117,7 +117,9 @@ class Rows:
                 self._fill(batch, place, row, frames, bad)
         return dict(batch), bad
 
-    def _fill(self, batch: dict[str, np.ndarray], place: int, row: int, frames: list[Fetched] | None, bad: list[str]):
+    def _fill(
+        self, batch: dict[str, np.ndarray], place: int, row: int, frames: list[Fetched] | None, bad: list[str]
+    ) -> None:
         """Puts the first draw of a row in its place, or else the next one that meets no bad record."""
         for attempt in range(1, _ATTEMPTS + 1):
             if frames is not None and self._put(batch, place, frames, bad):
@@ -148,8 +150,10 @@ class Rows:
         """Decodes a row's frames into its place; whether all could be decoded."""
         try:
             for frame, decode in frames:
-                # The picture gets no name: its memory, still in the cache, is free when the next one is decoded.
-                batch[frame.key][place] = frame.change(checked(decode(), *frame[1:4], self.image_size))
+                # Its memory, still in the cache, is to be free when the next one is decoded.
+                picture = checked_size(decode(), frame.clips, frame.clip, frame.number, self.image_size)
+                batch[frame.key][place] = frame.change(picture)
+                del picture
         except BadRecord as error:
             self._note(error, bad)
             return False
@@ -177,7 +181,7 @@ def check_clips(clips: ClipSource, shortest: int, image_size: int, max_bad_recor
     bad: list[str] = []
     for clip in range(len(clips)):
         try:
-            checked(clips.frame(clip, 0), clips, clip, 0, image_size)
+            checked_size(clips.frame(clip, 0), clips, clip, 0, image_size)
             return
         except BadRecord as error:
             bad.append(str(error))
@@ -185,7 +189,7 @@ def check_clips(clips: ClipSource, shortest: int, image_size: int, max_bad_recor
     raise BadRecord(f"the first frame of no clip can be read; the last: {bad[-1]}")
 
 
-def checked(image: np.ndarray, clips: ClipSource, clip: int, index: int, image_size: int) -> np.ndarray:
+def checked_size(image: np.ndarray, clips: ClipSource, clip: int, index: int, image_size: int) -> np.ndarray:
     """`image`, which is frame `index` of a clip, uint8 [S, S, 3]. Raises ValueError for another size."""
     if image.shape != (image_size, image_size, 3):
         raise ValueError(

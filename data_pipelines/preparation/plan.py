@@ -54,11 +54,11 @@ class Plan:
 
     @functools.cached_property
     def recorded_options(self) -> dict[str, Any]:
-        """The options as the data set records them: a detector's file by what it holds, wherever it lies."""
+        """The options as the data set records them: of a detector's file what it holds, since it may lie elsewhere."""
         options = dataclasses.asdict(self.options)
         if self.options.detector:
-            digest = hashlib.sha256(Path(self.options.detector).read_bytes()).hexdigest()
-            options["detector"] = f"{Path(self.options.detector).name}, SHA-256 {digest}"
+            file = Path(self.options.detector).expanduser()
+            options["detector"] = f"SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
         return options
 
     @functools.cached_property

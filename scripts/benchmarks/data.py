@@ -70,14 +70,19 @@ def settings(cores: int) -> Iterator[tuple[str, int, Reading]]:
     yield f"{cores} worker processes", cores, Reading(num_workers=cores, num_threads=1)
 
 
+def cores_allowed() -> list[int]:
+    """The cores that this process may have."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 @contextlib.contextmanager
 def on_cores(count: int) -> Iterator[None]:
     """What is started meanwhile, threads and processes, stays on the first `count` cores of those it may have."""
+    allowed = cores_allowed()
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(allowed)[:count])
+    os.sched_setaffinity(0, allowed[:count])
     try:
         yield
     finally:
@@ -127,7 +132,7 @@ def measure() -> dict[str, Any]:
     next(batches)
     first = time.perf_counter() - start
     batches.close()
-    random, cores = np.random.default_rng(0), os.cpu_count() or 1
+    random, cores = np.random.default_rng(0), len(cores_allowed())
     chosen = random.integers(len(clips), size=_RECORDS).tolist()
     records = [clips.record(clip, int(random.integers(clips.lengths[clip])))["image"][0] for clip in chosen]
     return {

@@ -153,8 +153,23 @@ def test_inspection_finds_a_bit_that_no_record_has(run_script, made, tmp_path):
     shard.write_bytes(data)
     done = run_script("inspect_data", copy, "--check", "--sheets=")
     assert done.returncode == 1
-    assert f"fault: {shard}: its bytes are not those that were written" in done.stdout
-    assert "fault: frame" not in done.stdout + done.stderr and "1 faults" in done.stdout
+    told = done.stdout + done.stderr
+    assert f"fault: {shard}: its bytes are not those that were written" in told
+    assert "fault: frame" not in told and "1 faults" in told
+
+
+def test_inspection_says_what_it_cannot_compare(run_script, made, tmp_path):
+    """Of shards that an earlier version wrote."""
+    file = next(copied(made[0], tmp_path / "copy").rglob("metadata.json"))
+    metadata = json.loads(file.read_text())
+    shards = metadata["shard_sha256"]["train"]
+    shards[0] = None
+    del metadata["shard_sha256"]["test"]
+    file.write_text(json.dumps(metadata))
+    done = run_script("inspect_data", tmp_path / "copy", "--check", "--sheets=")
+    assert done.returncode == 0 and "every record is whole" in done.stdout
+    assert "train: 1 shards have no recorded SHA-256" in done.stdout and len(shards) > 1
+    assert "test: 1 shards have no recorded SHA-256" in done.stdout
 
 
 def test_inspection_finds_what_has_changed(run_script, made, tmp_path):

@@ -52,7 +52,7 @@ def test_discriminators_of_another_network_are_refused(stage1_run, tiny_model):
         return training_state.create_state(model, optimizers, **settings)[1].discriminator
 
     assert start(known) is known and start(known, adversarial=False) == {}
-    with pytest.raises(ValueError, match=r"cartoon/.* has the shape \(.*\), the model's config asks for None"):
+    with pytest.raises(ValueError, match=r"cartoon/.* has the shape \(.*\), the model's config asks for none"):
         start(known | {"cartoon": known["real"]})
     wider = jax.tree.map(lambda x: jnp.zeros((*x.shape, 1)), known)
     with pytest.raises(ValueError, match="real/.* has the shape .* asks for .*: leave them out"):

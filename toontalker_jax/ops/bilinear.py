@@ -13,7 +13,10 @@ _FEW = 32  # channels, below which a step of the loop costs more than what it do
 
 
 def bilinear(features: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """features [N or 1, H, W, C] at the positions x, y [N, h, w] (float32, pixels) → [N, h, w, C], in their dtype."""
+    """features [N or 1, H, W, C] at the positions x, y [N, h, w] (float32, pixels) → [N, h, w, C], in their dtype.
+
+    On a single CPU device the gradient is a loop, and there is reverse-mode differentiation alone.
+    """
     # On several devices the loop's arrays would be sent to all of them; XLA's scatter stays where the rows lie.
     single_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
     if not single_cpu or features.shape[-1] < _FEW or min(features.shape[1:3]) < 2:
@@ -68,7 +71,7 @@ def _loop(features: jax.Array, x: jax.Array, y: jax.Array, out: jax.Array, gradi
     column, wx, slope_x, inside_x = _axis(x.ravel(), width)
     row, wy, slope_y, inside_y = _axis(y.ravel(), height)
     if maps > 1:
-        row = (row.reshape(maps, -1) + np.arange(maps)[:, None] * height).ravel()
+        row = (row.reshape(maps, -1) + np.arange(maps, dtype=np.int32)[:, None] * height).ravel()
     rows = features.reshape(maps * height, width, channels)
     weights = (wy[:, :, None] * wx[:, None, :])[..., None]
     samples, gradients = (array.reshape(-1, 1, channels) for array in (out, gradient))

@@ -86,7 +86,7 @@ def _check_same_shapes(given: Params, wanted: Params) -> None:
         for leaves in map(jax.tree_util.tree_leaves_with_path, (given, wanted))
     )
     for name in sorted(given_shapes.keys() | wanted_shapes.keys()):
-        has, needs = given_shapes.get(name), wanted_shapes.get(name)
+        has, needs = given_shapes.get(name, "none"), wanted_shapes.get(name, "none")
         if has != needs:
             raise ValueError(
                 f"discriminators: {name} has the shape {has}, the model's config asks for {needs}: leave them out for "
