@@ -19,6 +19,7 @@ from data_pipelines.preparation import cutting, merge, prepare, shards
 from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import make_plan
+from data_pipelines.prepared_clips import read_shard_hashes
 from tests.data_pipelines.preparation import trees
 
 OPTIONS = CutOptions(image_size=trees.SIDE, jpeg_quality=0)
@@ -144,6 +145,18 @@ def test_an_interrupted_merge_goes_on(made, tree, tmp_path, monkeypatch, moment)
     monkeypatch.undo()
     prepare.prepare(plan, tree, tmp_path)
     assert content(tmp_path) == content(made[0])
+
+
+def test_shards_of_an_earlier_version_have_no_hash_and_are_merged(tree, tmp_path):
+    plan = make(tree)
+    prepare.prepare(plan, tree, tmp_path, job=(0, 2))
+    file = shards.shard_files(tmp_path / "unfinished", plan.shards[0])[1]
+    file.write_text(
+        json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name != "sha256"})
+    )
+    prepare.prepare(plan, tree, tmp_path)
+    hashes = [own for split in read_shard_hashes(tmp_path).values() for own in split]
+    assert hashes.count(None) == 1 and len(hashes) > 4
 
 
 def test_a_merge_that_is_killed_at_its_very_end_leaves_a_whole_data_set(tree, tmp_path, monkeypatch):
