@@ -44,9 +44,10 @@ def test_processes_do_not_outlive_one_that_fails(fails, how, says, tmp_path):
             running.append(subprocess.Popen(command, stdout=log, stderr=log))
     try:
         for process in running:
-            process.wait(100)  # JAX waits for five minutes
+            process.wait(150)  # gloo tells within seconds, else JAX's heartbeat after 100; JAX's own end waits for 300
     finally:
         for process in running:
             process.kill()
+            process.wait()
     assert running[fails].returncode == 1 and running[1 - fails].returncode
     assert says in (tmp_path / str(fails)).read_text().splitlines()[-1]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import socket
 import sys
 import traceback
@@ -13,10 +14,15 @@ from toontalker_jax.training.preemption import EXIT_STATUS
 
 
 def free_port() -> int:
-    """One of this machine's, for the processes on it to meet at."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+    """One of this machine's, for the processes on it to meet at.
+
+    Not one that the system would give: it would give it to the next connection of anybody, too, before it is used.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):  # Linux gives those from 32768 on
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("localhost", port))
+            return port
+    raise OSError("of 100 ports between 20000 and 32000 none is free: stop what listens there.")
 
 
 def join(how: str) -> None:
