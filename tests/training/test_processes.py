@@ -1,5 +1,7 @@
 """What is said of a wrong way to join other processes, and that none waits for one that failed."""
 
+import random
+import socket
 import subprocess
 import sys
 
@@ -16,6 +18,17 @@ def test_a_wrong_description_of_the_others_is_one_clear_error(how):
 
 def test_alone_where_nothing_is_said():
     processes.join("")
+
+
+def test_a_port_that_is_taken_is_not_given(monkeypatch):
+    with socket.socket() as other:
+        other.bind(("localhost", 0))
+        taken, free = other.getsockname()[1], processes.free_port()
+        monkeypatch.setattr(random.SystemRandom, "sample", lambda self, *_: [taken, free])
+        assert processes.free_port() == free and 20_000 <= free < 32_000
+        monkeypatch.setattr(random.SystemRandom, "sample", lambda self, *_: [taken])
+        with pytest.raises(OSError, match="none is free"):
+            processes.free_port()
 
 
 FAILS = """
@@ -44,7 +57,7 @@ def test_processes_do_not_outlive_one_that_fails(fails, how, says, tmp_path):
             running.append(subprocess.Popen(command, stdout=log, stderr=log))
     try:
         for process in running:
-            process.wait(150)  # gloo tells within seconds, else JAX's heartbeat after 100; JAX's own end waits for 300
+            process.wait(100)  # JAX waits for five minutes
     finally:
         for process in running:
             process.kill()
