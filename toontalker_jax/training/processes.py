@@ -12,6 +12,10 @@ import jax
 
 from toontalker_jax.training.preemption import EXIT_STATUS
 
+# After so long without a sign of life a process counts as gone, and all end. JAX's own 100 s are long: gloo, which
+# tells within seconds, misses one now and then.
+_HEARTBEAT_S = 50
+
 
 def free_port() -> int:
     """One of this machine's, for the processes on it to meet at.
@@ -39,7 +43,7 @@ def join(how: str) -> None:
         return
     if how == "auto":
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_S)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"--distributed=auto: {error} Name the processes: --distributed=ADDRESS:PORT,PROCESSES,INDEX."
@@ -51,7 +55,13 @@ def join(how: str) -> None:
     count, index = map(int, numbers)
     if index >= count:
         raise ValueError(f"--distributed={how}: of {count} processes, the indices are 0 to {count - 1}.")
-    jax.distributed.initialize(address, count, index, cluster_detection_method="deactivate")
+    jax.distributed.initialize(
+        address,
+        count,
+        index,
+        cluster_detection_method="deactivate",
+        heartbeat_timeout_seconds=_HEARTBEAT_S,
+    )
 
 
 @contextlib.contextmanager
