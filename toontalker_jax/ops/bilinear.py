@@ -1,14 +1,11 @@
 """Bilinear samples of feature maps at positions in pixels, zero outside, with a gradient for single CPU devices."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from toontalker_jax.ops.broadcast import spread
 
-_LANES = 16  # sums over channels are taken in so many parts, next to each other in memory
 _FEW = 32  # channels, below which a step of the loop costs more than what it does
 
 
@@ -59,22 +56,21 @@ def with_loop(features: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-def _loop(features: jax.Array, x: jax.Array, y: jax.Array, out: jax.Array, gradient: jax.Array):
-    """Gradients of features, x and y from that of `out`, position by position.
+def _loop(features: jax.Array, x: jax.Array, y: jax.Array, gradient: jax.Array):
+    """Gradients of features, x and y from that of the samples, position by position.
 
-    XLA's CPU compiler makes two small pieces of code of a step, which reads and writes the 2 × 2 × C around a position.
-    The gradient that JAX derives goes through the map once for each neighbour, and through arrays as large as the map
-    in between.
+    XLA's CPU compiler makes a few small pieces of code of a step, which reads and writes the 2 × 2 × C around a
+    position. The gradient that JAX derives goes through the map once for each neighbour, and through arrays as large as
+    the map in between.
     """
     maps, height, width, channels = features.shape
-    lanes = math.gcd(channels, _LANES)
     column, wx, slope_x, inside_x = _axis(x.ravel(), width)
     row, wy, slope_y, inside_y = _axis(y.ravel(), height)
     if maps > 1:
         row = (row.reshape(maps, -1) + np.arange(maps, dtype=np.int32)[:, None] * height).ravel()
     rows = features.reshape(maps * height, width, channels)
     weights = (wy[:, :, None] * wx[:, None, :])[..., None]
-    samples, gradients = (array.reshape(-1, 1, channels) for array in (out, gradient))
+    gradients = gradient.reshape(-1, 1, channels)
     inside = jnp.float32(inside_x & inside_y)
 
     def at(array: jax.Array, i: jax.Array) -> jax.Array:
@@ -83,18 +79,19 @@ def _loop(features: jax.Array, x: jax.Array, y: jax.Array, out: jax.Array, gradi
     def step(i: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         d_rows, products = sums
         corner, window = (row[i], column[i], 0), (2, 2, channels)
-        # Less the sample itself, where the slopes' sum is 0: sums of small numbers have little rounding.
-        around = jax.lax.dynamic_slice(rows, corner, window).astype(jnp.float32) - inside[i] * at(samples, i)
-        product = (at(gradients, i) * around).reshape(4, -1, lanes).sum(axis=1)
+        around = jax.lax.dynamic_slice(rows, corner, window).astype(jnp.float32)
+        # Less one of them, where the slopes' sum is 0: sums of small numbers have little rounding.
+        around -= inside[i] * around[:1, :1]
+        product = at(gradients, i) @ around.reshape(4, channels).T
         share = jax.lax.dynamic_slice(d_rows, corner, window) + at(weights, i) * at(gradients, i)
         return (
             jax.lax.dynamic_update_slice(d_rows, share, corner),
-            jax.lax.dynamic_update_index_in_dim(products, product, i, 0),
+            jax.lax.dynamic_update_slice(products, product, (i, 0)),
         )
 
-    start = jnp.zeros(rows.shape, jnp.float32), jnp.zeros((x.size, 4, lanes), jnp.float32)
+    start = jnp.zeros(rows.shape, jnp.float32), jnp.zeros((x.size, 4), jnp.float32)
     d_rows, products = jax.lax.fori_loop(0, x.size, step, start)
-    products = products.sum(axis=-1).reshape(-1, 2, 2)
+    products = products.reshape(-1, 2, 2)
     d_x = (products * wy[:, :, None] * slope_x[:, None, :]).sum(axis=(1, 2)).reshape(x.shape)
     d_y = (products * slope_y[:, :, None] * wx[:, None, :]).sum(axis=(1, 2)).reshape(y.shape)
     return d_rows.reshape(features.shape).astype(features.dtype), d_x, d_y
@@ -112,19 +109,14 @@ def _axis(position: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Arr
     return first.astype(jnp.int32), weights, slopes, first == before
 
 
-def _with_sample(features: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    out = _plain(features, x, y)
-    return out, (features, x, y, out)
-
-
 def _second_gradient(inputs: tuple[jax.Array, ...], of_gradients: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """Of `_loop`: JAX's, of the gradient that it derives. (Through the loop it would keep every step's arrays.)"""
 
-    def derived(features: jax.Array, x: jax.Array, y: jax.Array, out: jax.Array, gradient: jax.Array):
+    def derived(features: jax.Array, x: jax.Array, y: jax.Array, gradient: jax.Array):
         return jax.vjp(_plain, features, x, y)[1](gradient)
 
     return jax.vjp(derived, *inputs)[1](of_gradients)
 
 
-with_loop.defvjp(_with_sample, lambda kept, gradient: _loop(*kept, gradient))
+with_loop.defvjp(lambda *inputs: (_plain(*inputs), inputs), lambda inputs, gradient: _loop(*inputs, gradient))
 _loop.defvjp(lambda *inputs: (_loop(*inputs), inputs), _second_gradient)
