@@ -26,5 +26,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     else:
         config.steps, config.batch_size = 9000, 4
         config.weights.change, config.weights.analogy = 4.0, 1.0
+        config.data.driver_weights.update(real=3.0, cartoon=5.0)
     config.log_every, config.pictures_every, config.checkpoint_every = 50, 250, 500
     return config

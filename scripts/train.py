@@ -68,7 +68,7 @@ def prepare(
     saved = stack.enter_context(checkpoints.TrainCheckpoints(workdir, **kept))
     state = loop.resume(training.state, saved, layout, data, recipe)
     saved.check_space(state)
-    describe_run(workdir, recipe, state.generator)
+    describe_run(workdir, recipe, {"generator": state.generator, "discriminator": state.discriminator})
     run = loop.Run(
         train_step=training.train_step,
         vgg=vgg,

@@ -12,9 +12,10 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from fsspec.implementations.memory import MemoryFileSystem
 
 from toontalker_jax.checkpoints import TrainCheckpoints, agreement, has_steps, load_model, read_config, save_model
-from toontalker_jax.checkpoints.format import absolute
+from toontalker_jax.checkpoints.format import absolute, put_aside
 from toontalker_jax.models.config import ModelConfig
 
 
@@ -245,3 +246,29 @@ def test_processes_that_see_different_checkpoints_do_not_go_on(model, tmp_path, 
     monkeypatch.setattr(agreement.multihost_utils, "process_allgather", tell_late)
     with pytest.raises(OSError, match=error.format(r"\[4\]")):
         has_steps(tmp_path / "run")
+
+
+class Bucket(MemoryFileSystem):
+    """Keeps files by their whole names, as a bucket does: no folder is there before something lies in it."""
+
+    protocol, store, pseudo_dirs = ("gs", "gcs"), {}, [""]
+
+    def mkdir(self, path, create_parents=True, **options):
+        pass
+
+    def makedirs(self, path, exist_ok=False):
+        pass
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).replace("gs://", "memory://"))
+
+
+def test_in_a_bucket_a_damaged_step_is_put_aside_too(monkeypatch):
+    monkeypatch.setattr(type(absolute("gs://bucket/")._backend), "_get_filesystem", lambda *_: Bucket())
+    run = absolute("gs://bucket/run")
+    for name in ("4", "4.1"):
+        (run / "checkpoints" / "4" / "state" / "array").write_text("broken")
+        assert put_aside(run / "checkpoints" / "4", run / "damaged") == run / "damaged" / name
+        assert (run / "damaged" / name / "state" / "array").read_text() == "broken"
+        assert not (run / "checkpoints" / "4").exists()

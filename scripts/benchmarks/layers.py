@@ -27,7 +27,7 @@ from toontalker_jax.ops.warp import warp
 
 LIMIT = 6  # forward and backward over forward
 
-_RESOLUTION = flags.DEFINE_integer("resolution", 64, "layers: side of the maps: 16, 32, 64 or 128.")
+_RESOLUTION = flags.DEFINE_integer("resolution", 64, "layers: side of the maps: 16, 32, 64, 128 or 256.")
 _ROWS = flags.DEFINE_integer("rows", 2, "layers: rows of a layer's batch: 1, 2, or a multiple of 4.", lower_bound=1)
 _LAYER_ROUNDS = flags.DEFINE_integer("layer_rounds", 5, "layers: measurements of each kind.", lower_bound=1)
 
@@ -139,8 +139,8 @@ def passes(kind: Kind, dtype: str) -> tuple[Callable[[], Any], Callable[[], Any]
 def measure() -> dict[str, Any]:
     """The report."""
     r, n, rounds = _RESOLUTION.value, _ROWS.value, _LAYER_ROUNDS.value
-    if r not in (16, 32, 64, 128) or (n > 2 and n % 4):
-        raise ValueError(f"resolution = {r}, rows = {n}: use 16, 32, 64 or 128, and 1, 2 or a multiple of 4.")
+    if r not in (16, 32, 64, 128, 256) or (n > 2 and n % 4):
+        raise ValueError(f"resolution = {r}, rows = {n}: use 16, 32, 64, 128 or 256, and 1, 2 or a multiple of 4.")
     dtype = flags.FLAGS.dtype
     config = ModelConfig(dtype=dtype)
     table = {}

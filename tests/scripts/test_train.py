@@ -27,7 +27,8 @@ def test_a_run_leaves_what_it_promises(stage1):
     assert [line["step"] for line in metrics(stage1)] == [1, 2, 3, 4]
     terms = {"l1/real", "image_gradient/real", "change/real"}
     assert set(metrics(stage1)[0]) == terms | {"step", "loss", "gradient_norm", "still/real"}
-    assert "Total:" in (stage1 / "parameters.txt").read_text()
+    overview = (stage1 / "parameters.txt").read_text()
+    assert overview.startswith("generator\n") and overview.count("Total:") == 1  # there is no discriminator
 
 
 def test_two_processes_of_four_devices_train_as_one_device_does_which_goes_on(train, stage1, tmp_path):
@@ -141,6 +142,19 @@ def tiny_recipe(config, **settings):
     recipe.model.update(dataclasses.asdict(config))
     recipe.update(settings)
     return recipe
+
+
+def test_a_perceptual_network_is_named_or_random_and_then_the_log_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(recipe_networks, "VGG19", lambda **options: "drawn")
+    recipe = video.get_config()
+    assert recipe_networks.perceptual_network(recipe) is None
+    recipe.weights.perceptual = 1.0
+    with pytest.raises(ValueError, match="name torchvision's vgg19 file by --config.vgg=FILE, or 'random'"):
+        recipe_networks.perceptual_network(recipe)
+    assert "UNTRAINED" not in caplog.text
+    recipe.vgg = "random"
+    assert recipe_networks.perceptual_network(recipe) == "drawn"
+    assert "UNTRAINED random VGG19 features" in caplog.text
 
 
 def test_another_network_than_the_recipes_is_no_start(tiny_model, tmp_path, caplog):

@@ -1,13 +1,16 @@
 """SIGTERM before and after the first step. tests/scripts has whole runs."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from toontalker_jax.training.preemption import Notice, Preempted
+from toontalker_jax.training.preemption import EXIT_STATUS, Notice, Preempted
 
 
 @pytest.fixture
@@ -69,3 +72,36 @@ def test_a_run_that_resumed_stops_at_the_step_of_the_notice_whenever_it_comes(wh
     done = subprocess.run(command, capture_output=True, text=True)
     stops = json.loads(done.stdout.split("\n")[-2].lower())
     assert True in stops and 5001 + stops.index(True) == when, done.stdout + done.stderr
+
+
+ONE_OF_TWO = """
+import sys, time
+from toontalker_jax.training import preemption, processes
+
+with processes.ending_on_errors():
+    notice = preemption.Notice()
+    processes.join(sys.argv[1].removeprefix("--distributed="))
+    for step in range(1, 500):
+        print("at", step, flush=True)
+        time.sleep(0.1)
+        if notice(step):
+            print("stopped", step, flush=True)
+            sys.exit(preemption.EXIT_STATUS)
+"""
+
+
+def test_two_processes_agree_on_the_step_to_stop_at_and_end_with_the_status_of_a_notice(tmp_path):
+    (tmp_path / "steps.py").write_text(ONE_OF_TWO)
+    launcher = ["scripts/launch/local.py", "--processes=2", "--devices=1", "--", str(tmp_path / "steps.py")]
+    root = Path(__file__).resolve().parents[2]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    running = subprocess.Popen([sys.executable, *launcher], cwd=root, env=environment, **pipes)
+    for line in running.stdout:
+        if line == "at 3\n":
+            running.terminate()  # the launcher, which passes it on
+            break
+    output, errors = running.communicate()
+    first, second = re.findall(r"stopped (\d+)", output)
+    assert first == second and int(first) >= 3, output
+    assert running.returncode == EXIT_STATUS, errors

@@ -52,6 +52,15 @@ def in_bucket(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def put_aside(path: epath.Path, folder: epath.Path) -> epath.Path:
+    """Moves a folder into another, under its name or, where that is taken, NAME.1, NAME.2 … (in a bucket by a copy)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # In a bucket a folder is there when something lies in it.
+    (folder / "README").write_text("Checkpoints that could not be read, put aside by a run that went on.\n")
+    times = sum(other.name.split(".")[0] == path.name for other in folder.iterdir())
+    return path.rename(folder / (f"{path.name}.{times}" if times else path.name))
+
+
 def stored_tree(directory: epath.Path) -> Mapping[str, Any]:
     """The nested names of what Orbax stored there; leaves have `.shape` and `.dtype`.
 

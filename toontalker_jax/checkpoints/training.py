@@ -20,6 +20,7 @@ from toontalker_jax.checkpoints.format import (
     describe,
     in_bucket,
     one_line,
+    put_aside,
     stored_tree,
 )
 from toontalker_jax.models.config import ModelConfig
@@ -170,8 +171,9 @@ class TrainCheckpoints:
             if jax.process_index() == 0:
                 for partial in self._directory.glob(f"{step}.*"):  # Room for what else is to be written.
                     partial.rmtree()
-            complete = [int(path.name) for path in self._directory.iterdir() if path.name.isdigit()]
-            remains = f"the newest step there is {max(complete)}" if complete else "there is no older step"
+            older = [int(path.name) for path in self._directory.iterdir() if path.name.isdigit()]
+            older = [other for other in older if other != step]  # in a bucket the failed one has its folder, too
+            remains = f"the newest step there is {max(older)}" if older else "there is no older step"
             raise OSError(
                 f"step {step} could not be written to {self._directory}, {remains}; "
                 f"free space and run the same command again to go on from it: {one_line(error)}"
@@ -280,14 +282,11 @@ class TrainCheckpoints:
         return steps
 
     def _set_aside(self, steps: Sequence[int]) -> None:
-        """Moves steps out of the way, so that they can be saved again. (In a bucket this copies; not tried there.)"""
+        """Moves steps out of the way, so that they can be saved again."""
         if jax.process_index() == 0:
-            folder = self._workdir / "damaged"
-            folder.mkdir(parents=True, exist_ok=True)
             for step in steps:
-                times = sum(path.name.split(".")[0] == str(step) for path in folder.iterdir())
-                (self._directory / str(step)).rename(folder / (f"{step}.{times}" if times else str(step)))
-                logging.warning("%s: step %d now lies in %s.", self._directory, step, folder)
+                moved = put_aside(self._directory / str(step), self._workdir / "damaged")
+                logging.warning("%s: step %d now lies in %s.", self._directory, step, moved)
         ocp.multihost.sync_global_processes("set_aside")
         self._manager.reload()
 

@@ -138,7 +138,7 @@ def largest_that_fits(
 ) -> int | None:
     """The largest of `tries` (rows a chip, ascending) that fits, or None. What it returns has been compiled.
 
-    Memory is taken to be linear in the rows, but only to choose what to compile next.
+    Memory is taken to be linear in the rows, to choose what to compile next and, once one fits, whether to go on.
 
     Args:
       compile_for: rows a chip → does it fit, and the bytes that it needs.

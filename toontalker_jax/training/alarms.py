@@ -45,7 +45,7 @@ class Alarms:
                 yield (
                     name,
                     f"{name} is {value:.3g}, standing still has {still:.3g}: nothing moves yet; "
-                    "model.flow_init_scale=0.1, mask_init_bias=1.5 or beta1=0.9 help.",
+                    "if that lasts: model.flow_init_scale=0.1, mask_init_bias=1.5, beta1=0.9.",
                 )
 
     def _lasts(self, name: str, now: bool) -> bool:

@@ -44,13 +44,17 @@ def held(workdir: epath.Path) -> Iterator[None]:
         os.close(folder)
 
 
-def describe_run(workdir: epath.Path, recipe: Mapping[str, Any], parameters: Any) -> None:
-    """Writes config.json, the recipe, and parameters.txt, which lists every parameter of the tree."""
+def describe_run(workdir: epath.Path, recipe: Mapping[str, Any], networks: Mapping[str, Any]) -> None:
+    """Writes config.json, the recipe, and parameters.txt: every parameter of the networks by name, those there are."""
     if jax.process_index():
         return
     (workdir / "config.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    overview = parameter_overview.get_parameter_overview(parameters, include_stats=False)
-    (workdir / "parameters.txt").write_text(overview + "\n")
+    overviews = (
+        f"{name}\n{parameter_overview.get_parameter_overview(parameters, include_stats=False)}\n"
+        for name, parameters in networks.items()
+        if parameters
+    )
+    (workdir / "parameters.txt").write_text("\n".join(overviews))
 
 
 class Reporter:

@@ -131,6 +131,11 @@ def check_divides(batch: Any, accumulate: int, mesh: Mesh, group: int = 1) -> No
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Numpy arrays with this process's rows → global arrays split along axis 0 over the mesh."""
+    """Numpy arrays with this process's rows → global arrays split along axis 0 over the mesh.
+
+    On a TPU slice the mesh follows the links, and a process's devices need not be neighbours in it. The batch has the
+    same rows then in another order: dropout's masks, and the groups of the discriminator's statistic where a device has
+    less than one, are not those of a single host.
+    """
     sharding = Layout(mesh).rows
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
