@@ -16,7 +16,7 @@ from typing import Any
 
 # Before the first import of JAX: it computes nothing here, and the compiler looks for no TPU.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # a single one has a program of its own (ops/bilinear.py)
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # a single one has a program of its own (ops/bilinear.py)
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")

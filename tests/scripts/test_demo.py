@@ -1,20 +1,29 @@
 """scripts/demo.py without its trainings and its network, which have tests of their own."""
 
+import importlib
 import json
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from absl import flags
 
 from configs import puppets
 from data_pipelines import video
-from scripts import demo
 from toontalker_jax.reenactment.transfer import KINDS
 
 
 @pytest.fixture
-def trainings(monkeypatch):
+def demo(monkeypatch):
+    """The script without its flags, some of which other scripts define, too."""
+    for kind in ("string", "integer", "list"):
+        monkeypatch.setattr(flags, f"DEFINE_{kind}", lambda name, default, *_, **__: SimpleNamespace(value=default))
+    return importlib.import_module("scripts.demo")
+
+
+@pytest.fixture
+def trainings(demo, monkeypatch):
     """The flags of each training that the demo starts; it leaves a loss that falls from 20 to 1."""
     started = []
 
@@ -34,7 +43,7 @@ def still_picture(source, reference, driving):
     return np.stack([source] * len(driving))
 
 
-def test_the_demo_trains_reenacts_and_reports(trainings, tmp_path, monkeypatch, capsys):
+def test_the_demo_trains_reenacts_and_reports(demo, trainings, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "load_model", lambda path: SimpleNamespace(config=SimpleNamespace(image_size=64)))
     monkeypatch.setattr(demo, "Reenactor", lambda *_, **__: SimpleNamespace(transfer=still_picture))
     output = tmp_path / "demo"
