@@ -6,11 +6,12 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 from etils import epath
 
 from toontalker_jax.training import reporting
-from toontalker_jax.training.reporting import Reporter, held
+from toontalker_jax.training.reporting import Reporter, describe_run, held
 
 
 def steps(workdir):
@@ -117,3 +118,11 @@ def test_a_dead_tensorboard_is_an_error_and_does_not_block(tmp_path):
         for step in range(100):
             reporter.scalars(step, {"loss": 1.0}, {})
     reporter.close()
+
+
+def test_every_network_that_there_is_has_its_parameters_listed(tmp_path):
+    networks = {"generator": {"a": np.zeros((3, 4))}, "discriminator": {"b": np.zeros(5)}, "none": {}}
+    describe_run(epath.Path(tmp_path), {}, networks)
+    generator, discriminator = (tmp_path / "parameters.txt").read_text().split("\n\n")
+    assert generator.startswith("generator\n") and "Total: 12" in generator
+    assert discriminator.startswith("discriminator\n") and "Total: 5" in discriminator
