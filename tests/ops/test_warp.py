@@ -1,6 +1,7 @@
 """`grid_sample` against torch's outputs and gradients (golden/grid_sample.npz), `warp` against `grid_sample`.
 
-The tests' eight CPU devices have the gradient that JAX derives; that of a single one is asked for by name.
+The tests' eight CPU devices have the gradient that JAX derives where no mesh is told of; that of a single one is asked
+for by name.
 """
 
 import jax
@@ -11,6 +12,8 @@ import pytest
 from tests.models import reference
 from toontalker_jax.ops import bilinear
 from toontalker_jax.ops.warp import grid_sample, warp
+from toontalker_jax.training.footprint import collective_bytes
+from toontalker_jax.training.sharding import Layout, make_mesh, place
 
 
 @pytest.fixture
@@ -118,6 +121,30 @@ def test_second_gradients_are_the_derived_ones():
         penalty(bilinear.with_loop)(features, x, y), penalty(bilinear._plain)(features, x, y), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("maps", "loops"), [(8, True), (4, False), (1, False)])
+def test_on_a_mesh_each_device_goes_over_its_own_rows(maps, loops):
+    layout = Layout(make_mesh(fsdp=2))
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(maps, 5, 6, 32)), jnp.float32)
+    samples = max(maps, 4)
+    x, y = jnp.asarray(rng.uniform(-1, 6, (2, samples, 3, 4)), jnp.float32)
+    cotangent = jnp.asarray(rng.normal(size=(samples, 3, 4, 32)), jnp.float32)
+
+    def told(features, x, y):
+        with layout.told():
+            return gradients(bilinear.bilinear, features, x, y, cotangent=cotangent)
+
+    wanted = gradients(bilinear._plain, features, x, y, cotangent=cotangent)
+    inputs = place((features, x, y), layout.rows if loops else layout.whole)
+    lowered = jax.jit(told).lower(*inputs)
+    assert ("stablehlo.scatter" not in lowered.as_text()) == loops
+    program = lowered.compile()
+    for ours, theirs in zip(program(*inputs), wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        assert not loops or ours.sharding.is_equivalent_to(layout.rows, ours.ndim)
+    assert not collective_bytes(program.as_text())
 
 
 def test_which_devices_have_which_gradient(one_device, monkeypatch):

@@ -1,4 +1,4 @@
-"""Bilinear samples of feature maps at positions in pixels, zero outside, with a gradient for single CPU devices."""
+"""Bilinear samples of feature maps at positions in pixels, zero outside, with a gradient for CPUs."""
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,22 @@ _FEW = 32  # channels, below which a step of the loop costs more than what it do
 def bilinear(features: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """features [N or 1, H, W, C] at the positions x, y [N, h, w] (float32, pixels) → [N, h, w, C], in their dtype.
 
-    On a single CPU device the gradient is a loop, and there is reverse-mode differentiation alone.
+    On CPU devices the gradient is a loop, and there is reverse-mode differentiation alone. Several have to be the mesh
+    that `jax.sharding.use_abstract_mesh` tells of, split over all of which the rows lie.
     """
-    # On several devices the loop's arrays would be sent to all of them; XLA's scatter stays where the rows lie.
-    single_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-    if not single_cpu or features.shape[-1] < _FEW or min(features.shape[1:3]) < 2:
+    if not _loops(features, x):
         return _plain(features, x, y)
     return jax.lax.platform_dependent(features, x, y, cpu=with_loop, default=_plain)
+
+
+def _loops(features: jax.Array, x: jax.Array) -> bool:
+    if jax.default_backend() != "cpu" or features.shape[-1] < _FEW or min(features.shape[1:3]) < 2:
+        return False
+    # Were it not known which rows lie on which device, the loop's arrays would be sent to all of them.
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return mesh.size == 1 or jax.device_count() == 1
+    return features.shape[0] == x.shape[0] and x.shape[0] % mesh.size == 0
 
 
 def _plain(features: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -57,7 +66,17 @@ def with_loop(features: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _loop(features: jax.Array, x: jax.Array, y: jax.Array, gradient: jax.Array):
-    """Gradients of features, x and y from that of the samples, position by position.
+    """Gradients of features, x and y from that of the samples; on several devices each goes over its own rows."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return _loop_over(features, x, y, gradient)
+    rows = jax.sharding.PartitionSpec(mesh.axis_names)
+    by_device = jax.shard_map(_loop_over, in_specs=rows, out_specs=rows, check_vma=False)
+    return by_device(features, x, y, gradient)
+
+
+def _loop_over(features: jax.Array, x: jax.Array, y: jax.Array, gradient: jax.Array):
+    """`_loop` on one device, position by position.
 
     XLA's CPU compiler makes a few small pieces of code of a step, which reads and writes the 2 × 2 × C around a
     position. The gradient that JAX derives goes through the map once for each neighbour, and through arrays as large as

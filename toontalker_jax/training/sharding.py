@@ -7,6 +7,7 @@ where it is used, and gradients come back in slices. Along "data" the copies are
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -60,6 +61,11 @@ class Layout(NamedTuple):
     def rows_of_each(self, x: jax.Array) -> jax.Array:
         """Inside a jitted function: [parts, B, …] with each part split over every device."""
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(None, AXES)))
+
+    def told(self) -> AbstractContextManager:
+        """While a function is traced: on CPUs, operations that go row by row know the mesh (`ops.bilinear`)."""
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh) if on_cpu else nullcontext()
 
     def slices(self, tree: Any) -> Any:
         """A sharding for each array of `tree`: its largest axis that "fsdp" divides is split; small ones are whole."""

@@ -223,7 +223,8 @@ def make_train_step(
             generator=layout.gather(state.generator), discriminator=layout.gather(state.discriminator)
         )
         key = jax.random.fold_in(jax.random.key(options.seed), state.step)
-        gradient, metrics = accumulated(whole, batch, vgg, key)
+        with layout.told():
+            gradient, metrics = accumulated(whole, batch, vgg, key)
         gradient = layout.scatter(gradient)
         metrics["gradient_norm"] = optax.tree.norm(gradient.generator)
         if options.weights["adversarial"]:
