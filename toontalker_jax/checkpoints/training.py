@@ -87,6 +87,7 @@ class TrainCheckpoints:
         self._workdir = absolute(workdir)
         self._directory = self._workdir / "checkpoints"
         self._saving: int | None = None
+        self._failed = False
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -159,15 +160,20 @@ class TrainCheckpoints:
         self._saving = None
 
     def close(self) -> None:
-        """Waits, too."""
-        self._or_failed(self._manager.close)
+        """Waits, too. Raises OSError if a step could not be written, unless that has been raised before."""
+        told = self._failed
+        try:
+            self._or_failed(self._manager.close)
+        except OSError:  # of a bucket Orbax raises the same once more
+            if not told:
+                raise
 
     def _or_failed(self, act: Callable[[], Any]) -> None:
         try:
             act()
         # TensorStore's are ValueErrors, with a page of its settings; JAX's come from waiting in vain for a process.
         except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:
-            step, self._saving = self._saving, None
+            step, self._saving, self._failed = self._saving, None, True
             if jax.process_index() == 0:
                 for partial in self._directory.glob(f"{step}.*"):  # Room for what else is to be written.
                     partial.rmtree()

@@ -18,6 +18,7 @@ from tensorboardX import SummaryWriter
 from toontalker_jax.checkpoints.format import in_bucket
 
 _SECONDS_BETWEEN_WRITES = 10.0
+_GRIDS_A_FILE = 10  # of TensorBoard's events in a bucket, where all of a file is written anew with each flush
 
 
 @contextlib.contextmanager
@@ -71,7 +72,7 @@ class Reporter:
             return
         self.workdir.mkdir(parents=True, exist_ok=True)
         self._metrics, self._pace = (_Log(self.workdir / f"{name}.jsonl", resume_step) for name in ("metrics", "pace"))
-        self._board = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=resume_step + 1)
+        self._open_board(1, purge_step=resume_step + 1)
 
     def scalars(self, step: int, metrics: Mapping[str, float], pace: Mapping[str, float]) -> None:
         if self._on:
@@ -84,6 +85,10 @@ class Reporter:
     def pictures(self, step: int, grids: Mapping[str, np.ndarray]) -> None:
         """grids: {name: uint8 [H, W, 3]}."""
         if self._on:
+            if in_bucket(self.workdir) and self._grids >= _GRIDS_A_FILE:
+                self._close_board()
+                self._open_board(self._file + 1)
+            self._grids += len(grids)
             for name, grid in grids.items():
                 self._check_board()
                 self._board.add_image(name, grid, step, dataformats="HWC")
@@ -104,12 +109,20 @@ class Reporter:
             except OSError as error:
                 logging.warning("the last of metrics.jsonl, pace.jsonl or tensorboard/ could not be written: %s", error)
 
+    def _open_board(self, number: int, **options: int) -> None:
+        self._file, self._grids = number, 0
+        # The suffix keeps files of one second apart.
+        self._board = SummaryWriter(str(self.workdir / "tensorboard"), filename_suffix=f".{number}", **options)
+
     def _close_board(self) -> None:
         writer = self._board.file_writer.event_writer
         try:
             self._board.close()
+        except Exception as error:  # Google's client raises its own.
+            raise OSError(f"TensorBoard's events could not be written to {self.workdir}: {error}") from error
         finally:
-            writer._closed = True  # or it tries again when Python ends
+            # Or it tries again when Python ends, up to when it keeps all that it has written to a bucket.
+            writer._closed, writer._ev_writer = True, None
 
     def _check_board(self) -> None:
         """Raises OSError if the thread that writes events has died, of a full disk for one: its queue would block."""
