@@ -5,8 +5,9 @@
     python scripts/train.py --config=configs/puppets.py:stage=2 --workdir=runs/puppets2 --config.init=runs/puppets1
 
 About one hour and two, on two CPU cores. Not run from end to end as it stands: stage 2 made the last piece of the
-shipped network, from the one before (pretrained/puppets/README.md); what else was tried, from scratch too:
-docs/puppets.md. `--config.weights.analogy=0` is the ablation without the analogy loss.
+shipped network, from the mean of two before (pretrained/puppets/README.md); what else was tried, from scratch too:
+docs/puppets.md. `--config.weights.analogy=0` is the ablation without the analogy loss; without the adversarial one it is
+`--config.weights.adversarial=0 --config.r1.gamma=0`.
 """
 
 import ml_collections
@@ -25,7 +26,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.steps, config.batch_size = 6000, 8
     else:
         config.steps, config.batch_size = 9000, 4
-        config.weights.change, config.weights.analogy = 4.0, 1.0
-        config.data.driver_weights.update(real=3.0, cartoon=5.0)
+        config.weights.change, config.weights.analogy = 4.0, 10.0
+        # More than this and the transfers take on the motions of their own domain's clips, not the driver's.
+        config.weights.adversarial, config.r1.gamma = 0.05, 1.0
     config.log_every, config.pictures_every, config.checkpoint_every = 50, 250, 500
     return config

@@ -49,8 +49,8 @@ def _wave(rng: np.random.Generator, time: np.ndarray, slow: float, fast: float) 
 def sample_motion(domain: str, split: str, seed: int, index: int, num_frames: int) -> np.ndarray:
     """The smooth motion of clip `index`: float32 [num_frames, M] within MOTION_LOW..MOTION_HIGH.
 
-    Frame 0 is near neutral. Real puppets move moderately, with quick small motions and fast speech; cartoons move far,
-    hold their poses and snap between them. Training clips blink more often, and in two of five the head or all but one
+    What moves is near neutral in frame 0. Real puppets move moderately, with quick small motions and fast speech;
+    cartoons move far, hold their poses and snap between them. In a fifth of the training clips the head or all but one
     part is still (see `_stilled`); held-out heads all move.
     Raises ValueError for an unknown domain or split or no frames.
     """
@@ -80,10 +80,7 @@ def sample_motion(domain: str, split: str, seed: int, index: int, num_frames: in
     motion["mouth_open"] = loud * np.clip(talk + 0.4, 0, 1) * syllable + rng.uniform(0, 0.08)
 
     droop = rng.uniform(0, 0.12)
-    width, period = (1.6 if real else 2.4), 45
-    if split == "train":
-        width, period = 2 * width, 15
-    both, apart = _blinks(rng, time, width, period), _blinks(rng, time, 4.0, 90 if real else 50)
+    both, apart = _blinks(rng, time, 1.6 if real else 2.4, 45), _blinks(rng, time, 4.0, 90 if real else 50)
     side = rng.integers(2)
     squint = np.clip(_wave(rng, time, slow, fast) - 0.35, 0, 0.6)
     for name, winks in (("eyelid_left", side), ("eyelid_right", 1 - side)):
@@ -95,17 +92,19 @@ def sample_motion(domain: str, split: str, seed: int, index: int, num_frames: in
 
 
 def _stilled(motion: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """`motion` with, in a fifth of the clips, everything still but one part, and in another fifth the head.
+    """`motion` with, in a tenth of the clips, everything still but one part, and in another tenth the head.
 
     A cartoon's outlines change more pixels when the head moves a little than its eyes and brows ever do: from clips in
-    which everything moves the small parts are hardly learned.
+    which everything moves the small parts are hardly learned. What is still stays as it is in a frame drawn at random:
+    faces that move on neutral heads alone are not recognised on turned ones.
     """
     kind = rng.uniform()
-    if kind < 0.2:
+    if kind < 0.1:
         moving = set(PARTS[rng.choice(list(PARTS))])
     else:
-        moving = set(motion) - set(HEAD if kind < 0.4 else ())
-    return {name: line if name in moving else np.full_like(line, line[0]) for name, line in motion.items()}
+        moving = set(motion) - set(HEAD if kind < 0.2 else ())
+    held = rng.integers(len(motion["yaw"]))
+    return {name: line if name in moving else np.full_like(line, line[held]) for name, line in motion.items()}
 
 
 def _blinks(rng: np.random.Generator, time: np.ndarray, width: float, period: float) -> np.ndarray:

@@ -55,8 +55,9 @@ def train_briefly(output: Path) -> dict[str, list[float]]:
         overrides = [f"--config.data.real={data}", f"--config.data.cartoon={data}", f"--config.steps={steps}"]
         overrides += ["--config.optimizer.warmup_steps=10", "--config.log_every=1", f"--config.pictures_every={steps}"]
         if stage == 2:
-            # The recipe's weight on what changes is for hours: in so few steps all that one would see of it is noise.
-            overrides += [f"--config.init={output / 'stage1'}", "--config.weights.change=1"]
+            # The recipe's weights are for hours: in so few steps all that one would see of them is noise.
+            weights = {"weights.change": 1, "weights.analogy": 1, "weights.adversarial": 0, "r1.gamma": 0}
+            overrides += [f"--config.init={output / 'stage1'}", *(f"--config.{k}={v}" for k, v in weights.items())]
         script("train.py", f"--config=configs/puppets.py:stage={stage}", f"--workdir={workdir}", *overrides)
         lines = (workdir / "metrics.jsonl").read_text().splitlines()
         losses[f"stage{stage}_loss"] = ends([json.loads(line)["loss"] for line in lines])

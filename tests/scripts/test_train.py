@@ -227,7 +227,8 @@ def test_batches_that_cannot_be_made_are_refused(clips, changes, message):
 def test_the_rows_that_are_shown_are_the_first_of_the_batch(clips, batch_size, rows):
     config = puppets.get_config("stage=2")
     settings = {"data.real": str(clips / "real"), "data.cartoon": str(clips / "cartoon"), "batch_size": batch_size}
-    settings |= {"data.real_split": "", "data.cartoon_split": "", "data.driver_weights.real": 3.0}
+    settings |= {"data.real_split": "", "data.cartoon_split": ""}
+    settings |= {"data.driver_weights.real": 3.0, "data.driver_weights.cartoon": 5.0}
     config.update_from_flattened_dict(settings)
     batches, reading = recipe_data.open_batches(config, 64), recipe_data.reading_options(config.data)
     whole = batches(reading=reading)
