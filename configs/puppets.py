@@ -6,8 +6,8 @@
 
 About one hour and two, on two CPU cores. Not run from end to end as it stands: stage 2 made the last piece of the
 shipped network, from the mean of two before (pretrained/puppets/README.md); what else was tried, from scratch too:
-docs/puppets.md. `--config.weights.analogy=0` is the ablation without the analogy loss; without the adversarial one it is
-`--config.weights.adversarial=0 --config.r1.gamma=0`.
+docs/puppets.md. `--config.weights.analogy=0` is the ablation without the analogy loss,
+`--config.weights.adversarial=0 --config.r1.gamma=0` that without the adversarial one.
 """
 
 import ml_collections
