@@ -1,7 +1,6 @@
 """What our clients of Google's storage ask of it (its JSON API), answered from memory: a bucket to train into."""
 
 import contextlib
-import hashlib
 import json
 import re
 import sys
@@ -9,7 +8,7 @@ import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import google_crc32c
 
@@ -39,7 +38,8 @@ class Storage(ThreadingHTTPServer):
         super().__init__(("localhost", 0), _Handler)
         self.objects: dict[tuple[str, str], tuple[int, bytes]] = {}
         self.full: str | None = None
-        self.lock, self.generation, self.uploads = threading.Lock(), 0, {}
+        self.lock, self.generation = threading.Lock(), 0
+        self.uploads: list[str] = []  # names, of resumable uploads
 
     def handle_error(self, request: object, address: object) -> None:
         if not isinstance(sys.exception(), ConnectionError):  # of a client that was killed
@@ -49,13 +49,11 @@ class Storage(ThreadingHTTPServer):
     def environment(self) -> dict[str, str]:
         """Variables that send gcsfs, TensorStore and Google's own client here."""
         address = f"http://localhost:{self.server_port}"
-        # The last keeps gcsfs from asking, at another address, what kind of bucket it is.
         return {
             "STORAGE_EMULATOR_HOST": address,
             "TENSORSTORE_GCS_HTTP_URL": address,
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-            "GCE_METADATA_HOST": "localhost:1",
-            "NO_GCE_CHECK": "true",
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # or it asks elsewhere what kind of bucket it is
+            "NO_GCE_CHECK": "true",  # nor where a machine of Google's has its credentials
         }
 
     def put(self, bucket: str, name: str, data: bytes, query: dict[str, str]) -> dict:
@@ -83,9 +81,6 @@ class Storage(ThreadingHTTPServer):
             "name": key[1],
             "size": str(len(data)),
             "generation": str(generation),
-            "metageneration": "1",
-            "storageClass": "STANDARD",
-            "md5Hash": b64encode(hashlib.md5(data).digest()).decode(),
             "updated": "2026-01-01T00:00:00Z",
             "crc32c": b64encode(google_crc32c.Checksum(data).digest()).decode(),
             "timeCreated": "2026-01-01T00:00:00Z",
@@ -115,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _serve(self) -> None:
-        body = self._body()
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         with self.server.lock:
@@ -133,16 +128,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve
 
-    def _body(self) -> bytes:
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
-
     def _answer(self, path: str, query: dict[str, str], body: bytes) -> tuple[int, dict, bytes]:
         if path.startswith("/upload/"):
             return self._upload(path.split("/")[5], query, body)
@@ -155,7 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, {}, b"not one of the requests that are known here"
         return _json(self.server.list(found[1], query) if found[2] else {"kind": "storage#bucket", "name": found[1]})
 
-    def _object(self, path, bucket, name, to_bucket, to_name, query) -> tuple[int, dict, bytes]:
+    def _object(
+        self, path: str, bucket: str, name: str, to_bucket: str | None, to_name: str | None, query: dict[str, str]
+    ) -> tuple[int, dict, bytes]:
         storage = self.server
         if self.command == "DELETE":
             storage.find(bucket, name, query)
@@ -174,20 +161,16 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"x-goog-generation": generation, "Content-Type": "application/octet-stream"}
         if wanted := re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             first, last = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
-            if first >= len(data):
-                return 416, {}, b""
             headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
             return 206, headers, data[first : last + 1]
         return 200, headers, data
 
     def _upload(self, bucket: str, query: dict[str, str], body: bytes) -> tuple[int, dict, bytes]:
         storage, kind = self.server, query["uploadType"]
-        if "upload_id" in query:  # a piece of a resumable one
-            name, before, conditions = storage.uploads[query["upload_id"]]
-            before += body
-            if self.headers["Content-Range"].endswith("/*"):
-                return 308, {"Range": f"bytes=0-{len(before) - 1}"}, b""
-            return _json(storage.put(bucket, name, bytes(before), conditions))
+        if "upload_id" in query:
+            if self.headers["Content-Range"].endswith("/*"):  # more is to come
+                return 400, {}, b"uploads in several pieces are not known here"
+            return _json(storage.put(bucket, storage.uploads[int(query["upload_id"])], body, query))
         if kind == "multipart":
             boundary = re.search(r'boundary="?([^";]+)', self.headers["Content-Type"])[1].encode()
             _, about, contents, *_ = (
@@ -200,10 +183,9 @@ class _Handler(BaseHTTPRequestHandler):
         if storage.full and storage.full in name:
             return 403, {}, b'{"error": {"code": 403, "message": "the quota is used up"}}'
         if kind == "resumable":
-            number = str(len(storage.uploads))
-            storage.uploads[number] = name, bytearray(), query
-            address = f"http://{self.headers['Host']}/upload/storage/v1/b/{quote(bucket)}/o?uploadType=resumable"
-            return 200, {"Location": f"{address}&upload_id={number}"}, b""
+            storage.uploads.append(name)
+            address = f"http://{self.headers['Host']}/upload/storage/v1/b/{bucket}/o?uploadType=resumable"
+            return 200, {"Location": f"{address}&upload_id={len(storage.uploads) - 1}"}, b""
         return _json(storage.put(bucket, name, body, query))
 
     def _delete_many(self, body: bytes) -> tuple[int, dict, bytes]:
