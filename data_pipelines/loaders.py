@@ -99,7 +99,8 @@ class Batches(Iterator[Batch], Generic[Batch]):
         for message in bad:
             if message not in self.bad_records:
                 self.bad_records.append(message)
-                logging.warning("bad record %d, replaced by another draw: %s", len(self.bad_records), message)
+                # An error, since processes but the first tell no warnings.
+                logging.error("bad record %d, replaced by another draw: %s", len(self.bad_records), message)
                 check_bad_records(self.bad_records, self._max_bad_records)
         return batch
 

@@ -5,7 +5,8 @@
 
 Any --config.key=value of training works. Needs the extra "tpu" (libtpu holds the compiler) and, at the paper's size,
 10 GB of memory and tens of minutes; --effort=-1 is several times faster and its memory is that of a program that is
-less optimized. The exit status is 1 if the step does not fit. Results are kept in --cache. See docs/tpu.md.
+less optimized. JSON goes to the standard output, the same as a table to the standard error; the exit status is 1 if
+the step does not fit. Results are kept in --cache. See docs/tpu.md.
 """
 
 import json
@@ -80,9 +81,11 @@ def main(_: list[str]) -> None:
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     report["command"] = shlex.join(["python", *sys.argv])
-    print(table(report))
+    text = json.dumps(report, indent=2)
+    print(text, flush=True)
     if output:
-        output.write_text(json.dumps(report, indent=2) + "\n")
+        output.write_text(text + "\n")
+    print(table(report), file=sys.stderr)
     sys.exit(not report["fits"])
 
 

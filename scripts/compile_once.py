@@ -69,5 +69,7 @@ def check(config: ConfigDict) -> dict[str, Any]:
         seconds = footprint.times(flops / chips, report["least_traffic"], report["sent_bytes"], chip)
         report["seconds"] = {**seconds._asdict(), "roofline": seconds.roofline, "at_40_percent": seconds.compute / 0.4}
     cached.parent.mkdir(parents=True, exist_ok=True)
-    cached.write_text(json.dumps(report, indent=2) + "\n")
+    partial = cached.with_suffix(f".{os.getpid()}")  # several may compile at once, and each may be stopped
+    partial.write_text(json.dumps(report, indent=2) + "\n")
+    partial.replace(cached)
     return report

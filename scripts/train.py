@@ -12,6 +12,7 @@ import functools
 import sys
 from collections.abc import Callable
 
+import jax
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import ConfigDict
@@ -50,6 +51,8 @@ def prepare(
       ValueError, TypeError, OSError: something in the config or in the workdir is wrong.
     """
     processes.join(_DISTRIBUTED.value)
+    if jax.process_index():
+        logging.set_verbosity(logging.ERROR)  # what is told of the run is told once
     checkpoints.check_kept(config.keep_newest, config.keep_every)
     setup.check_recipe(config)  # data, then the network, come after all that can be told without them
     resumes = checkpoints.has_steps(workdir)

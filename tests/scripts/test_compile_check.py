@@ -114,13 +114,15 @@ def test_a_step_that_fits_is_reported_and_kept(run, compiled, tmp_path, capsys):
     output = tmp_path / "out.json"
     for _ in range(2):  # The second time from the cache.
         assert run("--topology=v5e:2x2", "--batch_per_chip=4", f"--output={output}") == 0
+        printed = capsys.readouterr()
+        report = json.loads(printed.out)
+        assert report == json.loads(output.read_text())
     assert compiled == [16]
-    report = json.loads(output.read_text())
     assert (report["batch"], report["batch_per_chip"], report["chips"], report["fits"]) == (16, 4, 4, True)
     assert report["seconds"] == {"compute": 1.0, "hbm": 1.0, "ici": 0.03, "roofline": 1.0, "at_40_percent": 2.5}
-    printed = capsys.readouterr().out
-    assert "6.00 GiB; a program may use 15.75 GiB" in printed
-    assert "all-reduce 4.000 GB" in printed
+    assert "6.00 GiB; a program may use 15.75 GiB" in printed.err
+    assert "all-reduce 4.000 GB" in printed.err
+    assert not list(tmp_path.glob("*.[0-9]*"))  # half-written results
     run("--topology=v5e:2x2", "--batch_per_chip=4", "--effort=-1")
     assert compiled == [16, 16]
 
@@ -133,7 +135,7 @@ def test_the_recipes_own_batch_is_the_default(run, compiled):
 def test_a_step_that_does_not_fit_names_the_batch_that_does(run, compiled, capsys):
     assert run("--topology=v5e:2x2", "--batch_per_chip=16") == 1
     assert compiled == [64, 48]
-    last = capsys.readouterr().out.splitlines()[-1]
+    last = capsys.readouterr().err.splitlines()[-1]
     assert last == "does not fit: 18.00 GiB of 15.75 GiB a chip; reduce batch_per_chip to 12"
 
 

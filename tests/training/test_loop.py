@@ -10,11 +10,12 @@ import pytest
 
 from toontalker_jax.checkpoints import TrainCheckpoints
 from toontalker_jax.models.config import ModelConfig
-from toontalker_jax.training import loop
+from toontalker_jax.training import loop, pace, watch
 from toontalker_jax.training.preemption import Preempted
 from toontalker_jax.training.reporting import Reporter
 from toontalker_jax.training.sharding import Layout, make_mesh
 from toontalker_jax.training.state import TrainState
+from toontalker_jax.training.watch import Watch
 
 DATA = {"seed": 0, "clips": "2 clips", "flip": False}
 RECIPE = {"seed": 0, "steps": 5, "batch_size": 2, "optimizer": {"decay": "none", "learning_rate": 1.0}}
@@ -33,7 +34,7 @@ def start():
     return TrainState(**empty | {"step": jnp.zeros((), jnp.int32), "generator": {"w": jnp.zeros(())}})
 
 
-def train(workdir, schedule, data=DATA, recipe=RECIPE, stop=lambda step: False):
+def train(workdir, schedule, data=DATA, recipe=RECIPE, stop=lambda step: False, trace_steps=0):
     """Runs the loop on batches 1, 2, 3 …, whose rows are counted from the step at which it starts."""
     layout = Layout(make_mesh(devices=jax.devices()[:1]))
     run = loop.Run(
@@ -50,6 +51,7 @@ def train(workdir, schedule, data=DATA, recipe=RECIPE, stop=lambda step: False):
         layout=layout,
         stop=stop,
         count_flops=lambda: 0.0,
+        trace_steps=trace_steps,
     )
     with TrainCheckpoints(workdir) as saved:
         state = loop.resume(start(), saved, layout, data, recipe)
@@ -70,6 +72,50 @@ def test_reports_and_checkpoints_come_when_they_are_due_and_at_the_end(tmp_path)
     assert float(state.generator["w"]) == 1 + 2 + 3 + 4 + 5
     assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(1, 1.0), (2, 3.0), (4, 10.0), (5, 15.0)]
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [3, 5]
+
+
+def test_metrics_and_pictures_are_read_when_the_next_step_is_under_way_or_a_checkpoint_is_due(tmp_path, monkeypatch):
+    order, begin, report, pictures = [], loop.shard_batch, Watch.report, Reporter.pictures
+
+    def told(name, call, number):
+        def observed(*arguments):
+            order.append((name, number(arguments)))
+            return call(*arguments)
+
+        return observed
+
+    monkeypatch.setattr(loop, "shard_batch", told("begin", begin, lambda arguments: int(arguments[0]["x"][0])))
+    monkeypatch.setattr(Watch, "report", told("report", report, lambda arguments: arguments[1]))
+    monkeypatch.setattr(Reporter, "pictures", told("pictures", pictures, lambda arguments: arguments[1]))
+    train(tmp_path, loop.Schedule(5, log_every=1, pictures_every=2, checkpoint_every=3))
+    late = [("begin", 1), ("begin", 2), ("report", 1), ("begin", 3), ("report", 2), ("pictures", 2), ("report", 3)]
+    assert order == [*late, ("begin", 4), ("begin", 5), ("report", 4), ("pictures", 4), ("report", 5), ("pictures", 5)]
+
+
+def test_the_pace_is_told_from_the_second_report_on(tmp_path):
+    train(tmp_path, loop.Schedule(5, log_every=2, pictures_every=10, checkpoint_every=10))
+    laps = [json.loads(line) for line in (tmp_path / "pace.jsonl").read_text().splitlines()]
+    assert [lap["step"] for lap in laps] == [2, 4, 5]
+    told = ("rows_per_s", "step_s", "data_wait", "hours_left", "memory_gib")
+    assert all(set(lap) == {"step", *(f"pace/{name}" for name in told)} for lap in laps)
+    assert laps[-1]["pace/hours_left"] == 0 < laps[0]["pace/hours_left"]
+
+
+def test_every_step_is_looked_at_for_alarms(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(watch, "Alarms", lambda: lambda step, values: ["step 3: ahoy"] if values["loss"] == 6 else [])
+    train(tmp_path, loop.Schedule(5, log_every=5, pictures_every=10, checkpoint_every=10))
+    assert caplog.text.count("step 3: ahoy") == 1
+
+
+def test_the_steps_that_are_asked_for_are_traced(tmp_path, monkeypatch):
+    traced = []
+    monkeypatch.setattr(jax.profiler, "start_trace", traced.append)
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: traced.append("end"))
+    monkeypatch.setattr(pace, "_SKIPPED", 2)
+    train(tmp_path / "quiet", loop.Schedule(5, 1, 10, 10))
+    assert traced == []
+    train(tmp_path / "traced", loop.Schedule(5, 1, 10, 10), trace_steps=1)
+    assert traced == [str(tmp_path / "traced" / "profile"), "end"]
 
 
 def test_a_run_goes_on_where_it_stopped_with_the_batches_that_follow(tmp_path):

@@ -126,3 +126,23 @@ def test_every_network_that_there_is_has_its_parameters_listed(tmp_path):
     generator, discriminator = (tmp_path / "parameters.txt").read_text().split("\n\n")
     assert generator.startswith("generator\n") and "Total: 12" in generator
     assert discriminator.startswith("discriminator\n") and "Total: 5" in discriminator
+
+
+def test_tensorboard_gets_the_scalars_the_pace_and_the_pictures(tmp_path):
+    reporter = Reporter(tmp_path, 0)
+    reporter.scalars(1, {"loss": 1.0}, {"pace/step_s": 2.0})
+    reporter.pictures(1, {"grid": np.zeros((4, 4, 3), np.uint8)})
+    reporter.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert all(part in events.read_bytes() for part in (b"loss", b"pace/step_s", b"grid", b"\x89PNG"))
+
+
+def test_the_other_processes_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(reporting.jax, "process_index", lambda: 1)
+    describe_run(epath.Path(tmp_path), {}, {"generator": {"a": np.zeros(3)}})
+    reporter = Reporter(tmp_path / "run", 0)
+    reporter.scalars(1, {"loss": 1.0}, {})
+    reporter.pictures(1, {"grid": np.zeros((4, 4, 3), np.uint8)})
+    reporter.flush()
+    reporter.close()
+    assert not list(tmp_path.iterdir())

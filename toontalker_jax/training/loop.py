@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import logging
 
 from toontalker_jax.checkpoints import TrainCheckpoints
@@ -71,8 +70,8 @@ def train(
 ) -> TrainState:
     """Run from `state.step` to `schedule.steps`; the last step is always reported and saved.
 
-    Metrics are read one step late, so that the device never waits for the host; before a checkpoint at once, so that
-    the log never ends before the newest checkpoint.
+    Metrics and pictures are read one step late, so that the device never waits for the host; before a checkpoint at
+    once, so that the log never ends before the newest checkpoint.
 
     Raises:
       FloatingPointError: a loss is not finite. The message names the step and the terms; the newest checkpoint is
@@ -89,7 +88,7 @@ def train(
     pictures = jax.jit(run.pictures, out_shardings=layout.whole)
     batches, step, stop = run.batches(first), first, False
     metadata = {"data": dict(run.data), "recipe": dict(run.recipe)}
-    late: tuple[int, Metrics] | None = None
+    late: tuple[int, Metrics, dict[str, jax.Array]] | None = None
     peak = peak_flops(layout.mesh.devices.ravel())
     pace = Pace(run.rows, schedule.steps, run.count_flops() if peak else None, peak)
     with Watch(schedule, first, reporter, pace, Tracer(reporter.workdir, first, run.trace_steps)) as watch:
@@ -99,25 +98,18 @@ def train(
             state, metrics = train_step(state, shard_batch(batch, layout.mesh), vgg)
             if late is not None:
                 watch.report(*late)
-            late = step, metrics
+            shows = schedule.due("pictures_every", step)
+            late = step, metrics, pictures(state.generator_ema or state.generator, shown) if shows else {}
             stop = run.stop(step) and step < schedule.steps
             checkpoints.check_saved()
             if stop or schedule.due("checkpoint_every", step):
-                watch.report(step, metrics)
+                watch.report(*late)
                 late = None
                 reporter.flush()
                 checkpoints.save(step, state._asdict(), config, domains, metadata)
             if stop:
                 break
-            if schedule.due("pictures_every", step):
-                grids = pictures(state.generator_ema or state.generator, shown)
-                reporter.pictures(step, {name: to_uint8(grid) for name, grid in grids.items()})
     checkpoints.wait()
     if stop:
         raise Preempted(step)
     return state
-
-
-def to_uint8(grid: jax.Array) -> np.ndarray:
-    """[-1, 1] → 0 … 255."""
-    return np.rint((np.clip(np.asarray(grid, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)

@@ -41,8 +41,8 @@ class Watch(contextlib.AbstractContextManager):
         """Around what the devices may have to wait for: the next batch."""
         return self._pace.waiting()
 
-    def report(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Of every step, in order; it waits for the step's end.
+    def report(self, step: int, metrics: Mapping[str, jax.Array], grids: Mapping[str, jax.Array]) -> None:
+        """Of every step, in order; it waits for the step's end, and for the pictures in [-1, 1], {} where none are due.
 
         Raises:
           FloatingPointError: a metric is not finite.
@@ -55,9 +55,11 @@ class Watch(contextlib.AbstractContextManager):
             pace = self._pace.lap(step)
             self._reporter.scalars(step, values, pace)
             self._bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-            for line in self._alarms(step, values):
-                if not self._bar.disable:
-                    logging.warning(line)
+        if grids:
+            self._reporter.pictures(step, {name: to_uint8(grid) for name, grid in grids.items()})
+        for line in self._alarms(step, values):
+            if not self._bar.disable:
+                logging.warning(line)
 
     def __exit__(self, *exception: object) -> None:
         self._tracer.close()
@@ -74,3 +76,8 @@ def check_finite(step: int, values: Mapping[str, float]) -> None:
         raise FloatingPointError(
             f"step {step}: {listed}. Nothing was saved after it: lower the learning rate, or look at this step's batch."
         )
+
+
+def to_uint8(grid: jax.Array) -> np.ndarray:
+    """[-1, 1] → 0 … 255."""
+    return np.rint((np.clip(np.asarray(grid, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
