@@ -1,4 +1,4 @@
-"""A training by train.py of a tiny network: started, killed, and taken to its end."""
+"""A training by train.py of a tiny network: started, killed, and taken to its end; and what it leaves."""
 
 import os
 import random
@@ -7,14 +7,19 @@ import sys
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
 
 from data_pipelines import puppets, video_writer
+from toontalker_jax.checkpoints import TrainCheckpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST_S = 600.0  # no start may take longer without a kill
 _TINY = {"model.width": 16, "model.motion_slots": 2, "model.heads": 2, "model.channel_base": 512}
 _TINY |= {"model.channel_cap": 16, "model.dropout": 0.1, "weights.adversarial": 0.1, "ema_images": 64}
-_TINY |= {"optimizer.warmup_steps": 1, "batch_size": 4, "data.last": 0}
+_TINY |= {"r1.gamma": 1.0, "r1.every": 3, "optimizer.warmup_steps": 1, "batch_size": 4, "data.last": 0}
 _TINY |= {"log_every": 1, "checkpoint_every": 2}
 
 
@@ -105,3 +110,11 @@ def finish(workdir: Path, more: list[str]) -> None:
     """Trains to the end."""
     if status := start(workdir, more).wait():
         raise SystemExit(f"error: train.py ended with status {status}, see {workdir}.log.")
+
+
+def final_state(workdir: Path) -> dict[str, Any]:
+    """{name: array} of the newest checkpoint."""
+    with TrainCheckpoints(workdir, read_only=True) as checkpoints:
+        folder = checkpoints.state_folder(checkpoints.latest_step())
+    tree = ocp.StandardCheckpointHandler().restore(folder, args=ocp.args.StandardRestore())
+    return {name: np.asarray(leaf) for name, leaf in ocp.tree.to_flat_dict(tree, sep="/").items()}

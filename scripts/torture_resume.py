@@ -3,8 +3,9 @@
     python scripts/torture_resume.py --workdir=/tmp/torture --kills=20 --output=report.json
 
 Half of the kills come while a checkpoint is being written, the others at any moment from the start of Python on. The
-network is tiny, with every kind of state: average, discriminator, dropout. Arguments after `--` go to train.py, as
-`--config.seed=1`. Exit status 1 if the final states or metrics.jsonl differ, or if there was no time for all kills.
+network is tiny, with every kind of state: average, discriminator, lazy penalty, dropout. Arguments after `--` go to
+train.py, as `--config.seed=1`. Exit status 1 if the final states or metrics.jsonl differ, or if there was no time for
+all kills.
 """
 
 import json
@@ -13,27 +14,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import orbax.checkpoint as ocp
 from absl import app, flags, logging
 
 from scripts.report_file import check_place
-from scripts.torture_kills import LONGEST_S, finish, kill_once, render_frames
-from toontalker_jax.checkpoints import TrainCheckpoints
+from scripts.torture_kills import LONGEST_S, final_state, finish, kill_once, render_frames
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A new folder for everything.", required=True)
 _KILLS = flags.DEFINE_integer("kills", 20, "How often the second training is killed.", lower_bound=0)
 _STEPS = flags.DEFINE_integer("steps", 60, "Of each training.", lower_bound=2)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments of the kills.")
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the report.")
-
-
-def final_state(workdir: Path) -> dict[str, Any]:
-    """{name: array} of the newest checkpoint."""
-    with TrainCheckpoints(workdir, read_only=True) as checkpoints:
-        folder = checkpoints.state_folder(checkpoints.latest_step())
-    tree = ocp.StandardCheckpointHandler().restore(folder, args=ocp.args.StandardRestore())
-    return {name: np.asarray(leaf) for name, leaf in ocp.tree.to_flat_dict(tree, sep="/").items()}
 
 
 def compare(peace: Path, torture: Path) -> dict[str, Any]:
