@@ -1,7 +1,8 @@
 """Each kind of layer: its forward and backward pass together against its forward pass, timed in turn.
 
 No operation may have a pathological gradient: a ratio above 6 is listed in `above_limit`. Gradients are those of the
-parameters and of all inputs. Sizes are the official network's where its maps have --resolution pixels a side.
+parameters and of all inputs. Sizes are those of the recipe's network (--config; by default the official one) where its
+maps have --resolution pixels a side.
 """
 
 import statistics
@@ -15,12 +16,13 @@ from absl import flags
 from flax import nnx
 
 from scripts.benchmarks.clock import in_turn, ratio
+from scripts.recipe import CONFIG
 from toontalker_jax import losses
 from toontalker_jax.models.config import ModelConfig
 from toontalker_jax.models.discriminator import minibatch_std
 from toontalker_jax.models.generator import SFT, FlowHead, GeneratorStage, RGBHead
 from toontalker_jax.models.layers import ActivatedConv, EqualLinear, ModulatedConv, PlainConv, ResidualBlock, StyledConv
-from toontalker_jax.models.motion import LayerNorm, TransformerLayer
+from toontalker_jax.models.motion import LayerNorm, QueryMLP, TransformerLayer
 from toontalker_jax.models.perceptual import VGG19, image_pyramid, perceptual_loss, pool
 from toontalker_jax.ops.resample import blur, upsample
 from toontalker_jax.ops.warp import warp
@@ -90,6 +92,7 @@ def motion(config: ModelConfig, r: int, n: int) -> dict[str, Kind]:
     return {
         "transformer layer, one token": Kind((codes, (n, 1, d)), TransformerLayer(config, rngs=rngs), attend),
         "transformer layer, a map": Kind((codes, tokens), TransformerLayer(config, tokens[-1], rngs=rngs), attend),
+        "query by an MLP": Kind(((slots, d), (n, d)), QueryMLP(config, rngs=rngs), QueryMLP.project),
         "layer norm": Kind((codes,), LayerNorm(d)),
         "linear layer to styles": Kind(((n, slots * d),), EqualLinear(slots * d, config.style_vectors * d, rngs=rngs)),
     }
@@ -110,6 +113,7 @@ def objectives(config: ModelConfig, r: int, n: int) -> dict[str, Kind]:
         "perceptual loss": Kind((picture, picture), lambda x, y: perceptual_loss(vgg, x, y).mean()),
         "L1": Kind((picture, picture), losses.l1),
         "image-gradient loss": Kind((picture, picture), losses.image_gradient),
+        "change loss": Kind((picture, picture, picture), losses.change),
     }
 
 
@@ -141,9 +145,8 @@ def measure() -> dict[str, Any]:
     r, n, rounds = _RESOLUTION.value, _ROWS.value, _LAYER_ROUNDS.value
     if r not in (16, 32, 64, 128, 256) or (n > 2 and n % 4):
         raise ValueError(f"resolution = {r}, rows = {n}: use 16, 32, 64, 128 or 256, and 1, 2 or a multiple of 4.")
-    dtype = flags.FLAGS.dtype
-    config = ModelConfig(dtype=dtype)
-    table = {}
+    config = ModelConfig(dtype=flags.FLAGS.dtype) if CONFIG.value is None else ModelConfig(**CONFIG.value.model)
+    dtype, table = config.dtype, {}
     for group in (convolutions, generation, motion, objectives):
         for name, kind in group(config, r, n).items():
             forward, both = passes(kind, dtype)
@@ -155,6 +158,7 @@ def measure() -> dict[str, Any]:
             }
     return {
         "dtype": dtype,
+        "channels": config.channels(r),
         "resolution": r,
         "rows": n,
         "rounds": rounds,
