@@ -113,7 +113,8 @@ def main(_: list[str]) -> None:
         try:
             run()
         except preemption.Preempted as notice:
-            print(notice, file=sys.stderr)
+            if not jax.process_index():
+                print(notice, file=sys.stderr)
             sys.exit(preemption.EXIT_STATUS)
 
 

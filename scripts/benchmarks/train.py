@@ -114,13 +114,19 @@ def programs(training: Training) -> dict[str, Callable]:
     return found | {"forward": without(training, names, backward=False)}
 
 
-def shares(times: Mapping[str, float]) -> dict[str, float | None]:
-    """Of the time of "step": each part's, None for what the recipe does not have. They sum to 1."""
-    left, found = times["step"], {}
+def shares(times: Mapping[str, float], data_wait: float | None) -> dict[str, float | None]:
+    """Of the time of a step with the wait for its data: each part's, None for what the recipe does not have or was not
+    measured. They sum to 1.
+
+    Args:
+      times: of "step", on a batch that stays, and of the programs.
+      data_wait: the share of that wait.
+    """
+    left, whole, found = times["step"], times["step"] / (1 - (data_wait or 0)), {}
     for part, program in PARTS.items():
-        found[part] = (left - times[program]) / times["step"] if program in times else None
+        found[part] = (left - times[program]) / whole if program in times else None
         left = times.get(program, left)
-    return found | {"generator_forward": left / times["step"]}
+    return found | {"generator_forward": left / whole, "data_wait": data_wait}
 
 
 class Stepper:
@@ -191,7 +197,6 @@ def measure_speed(training: Training, stepper: Stepper, flops: int) -> dict[str,
         "peak_gflop_per_s": statistics.median(peaks[1:]) / 1e9,
         "utilisation": statistics.median(used),
         "programs_s": medians,
-        "shares": shares(medians) if _PARTS.value else None,
     }
 
 
@@ -216,7 +221,8 @@ def measure() -> dict[str, Any]:
     _, metrics = jax.block_until_ready(stepper())
     if not np.isfinite(loss := float(metrics["loss"])):
         raise ValueError(f"the loss of the first step is {loss}: the numbers measured would mean nothing.")
-    memory = stepper.memory()
+    memory, speed = stepper.memory(), measure_speed(training, stepper, flops)
+    wait = data_wait(stepper) if _LOADER.value else None
     return {
         "stage": config.stage,
         "dtype": config.model.dtype,
@@ -229,6 +235,7 @@ def measure() -> dict[str, Any]:
         "parameters": sum(x.size for x in jax.tree.leaves((stepper.state.generator, stepper.state.discriminator))),
         "compile_s": stepper.compile_seconds,
         "memory": memory,
-        **measure_speed(training, stepper, flops),
-        "data_wait": data_wait(stepper) if _LOADER.value else None,
+        **speed,
+        "shares": shares(speed["programs_s"], wait and wait["share"]) if _PARTS.value else None,
+        "data_wait": wait,
     }

@@ -23,13 +23,15 @@ from tests.scripts.trainings import ROOT, SLOW, TINY_SETTINGS
 
 def test_shares_are_what_leaving_parts_out_saves_and_sum_to_one():
     times = {"step": 10.0, "gradients": 9.0, "without_perceptual": 6.0, "without_adversarial": 4.0, "forward": 1.0}
-    found = shares(times)
     wanted = {"optimizer": 0.1, "perceptual": 0.3, "discriminator": 0.2, "generator_backward": 0.3}
-    assert found == pytest.approx(wanted | {"generator_forward": 0.1})
+    wanted["generator_forward"] = 0.1
+    assert shares(times, None) == pytest.approx(wanted | {"data_wait": None})
+    slower = {name: 0.8 * share for name, share in wanted.items()}
+    assert shares(times, 0.2) == pytest.approx(slower | {"data_wait": 0.2})
 
 
 def test_a_part_that_the_recipe_lacks_has_no_share():
-    found = shares({"step": 10.0, "gradients": 9.0, "forward": 3.0})
+    found = shares({"step": 10.0, "gradients": 9.0, "forward": 3.0}, None)
     assert found["perceptual"] is None and found["discriminator"] is None
     assert sum(share for share in found.values() if share is not None) == pytest.approx(1)
     assert found["generator_backward"] == pytest.approx(0.6)
@@ -64,8 +66,9 @@ def test_a_training_step_is_measured_with_its_parts_and_its_data(clips):
     assert report["utilisation"] == pytest.approx(report["step_gflop"] / step / report["peak_gflop_per_s"])
     assert parts["perceptual"] is None and parts["discriminator"] is None
     assert sum(share for share in parts.values() if share is not None) == pytest.approx(1)
-    assert parts["generator_forward"] == pytest.approx(report["programs_s"]["forward"] / step)
-    assert report["data_wait"]["with_data_s"] > 0
+    wait = report["data_wait"]
+    assert parts["data_wait"] == wait["share"] == pytest.approx(1 - wait["without_s"] / wait["with_data_s"])
+    assert parts["generator_forward"] == pytest.approx(report["programs_s"]["forward"] / step * (1 - wait["share"]))
 
 
 CHILD = """
