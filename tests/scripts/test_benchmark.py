@@ -6,19 +6,23 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from data_pipelines.loaders import Reading
 from data_pipelines.preparation.cut_options import CutOptions
 from data_pipelines.preparation.layouts import find_items
 from data_pipelines.preparation.plan import make_plan
 from data_pipelines.preparation.prepare import prepare
-from scripts.benchmarks import data, processes
+from scripts.benchmarks import data, layers, processes
 from scripts.benchmarks.clock import in_turn, ratio
 from scripts.benchmarks.train import keep_gradient, shares
 from tests.data_pipelines.preparation import trees
 from tests.scripts.trainings import ROOT, SLOW, TINY_SETTINGS
+from toontalker_jax.models.config import ModelConfig
 
 
 def test_shares_are_what_leaving_parts_out_saves_and_sum_to_one():
@@ -69,6 +73,37 @@ def test_a_training_step_is_measured_with_its_parts_and_its_data(clips):
     wait = report["data_wait"]
     assert parts["data_wait"] == wait["share"] == pytest.approx(1 - wait["without_s"] / wait["with_data_s"])
     assert parts["generator_forward"] == pytest.approx(report["programs_s"]["forward"] / step * (1 - wait["share"]))
+
+
+@pytest.fixture
+def layer_flags(monkeypatch):
+    for name, value in {"resolution": 64, "rows": 2, "layer_rounds": 1}.items():
+        monkeypatch.setattr(layers, f"_{name.upper()}", SimpleNamespace(value=value))
+    config = ConfigDict({"model": {"image_size": 64, "width": 16, "motion_slots": 2, "heads": 2, "channel_base": 512}})
+    monkeypatch.setattr(layers, "CONFIG", SimpleNamespace(value=config))
+
+
+def test_a_layer_whose_gradient_takes_too_long_is_named(monkeypatch, layer_flags):
+    def kinds(config, resolution, rows):
+        shape = (rows, resolution, resolution, config.channels(resolution))
+        return {"cheap": layers.Kind((shape,), lambda x: 2 * x), "dear": layers.Kind((shape,), lambda x: x * x)}
+
+    monkeypatch.setattr(layers, "convolutions", kinds)
+    for group in ("generation", "motion", "objectives"):
+        monkeypatch.setattr(layers, group, lambda *_: {})
+    taken = iter([{"forward": [1.0], "both": [6.0]}, {"forward": [1.0], "both": [6.5]}])
+    monkeypatch.setattr(layers, "in_turn", lambda functions, rounds: next(taken))
+    report = layers.measure()
+    assert report["above_limit"] == ["dear"] and report["channels"] == 8 and report["resolution"] == 64
+    assert report["layers"]["dear"] == {"forward_ms": 1000.0, "forward_backward_ms": 6500.0, "ratio": 6.5}
+
+
+def test_every_kind_of_layer_is_made_in_the_recipes_sizes(layer_flags):
+    config = ModelConfig(**layers.CONFIG.value.model)
+    for group in (layers.convolutions, layers.generation, layers.motion):
+        for kind in group(config, 16, 2).values():
+            inputs = [jax.ShapeDtypeStruct(shape, np.float32) for shape in kind.inputs]
+            jax.eval_shape(lambda *inputs, kind=kind: kind.call(kind.layer, *inputs), *inputs)
 
 
 CHILD = """

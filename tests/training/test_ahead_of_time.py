@@ -9,6 +9,7 @@ import pytest
 from configs import puppets
 from tests.conftest import TINY
 from toontalker_jax.evaluation.flops import count_flops
+from toontalker_jax.models.toontalker import ToonTalker
 from toontalker_jax.training import ahead_of_time
 from toontalker_jax.training.ahead_of_time import abstract_step, batches_a_chip, largest_that_fits, out_of_memory
 from toontalker_jax.training.chips import CHIPS, read_topology
@@ -105,6 +106,29 @@ def test_the_step_is_made_of_shapes_alone():
     kept = step.argument_bytes - sizes[1] / 8 - sizes[2]
     assert sizes[0] / 4 < kept < sizes[0] / 2  # So small a network has many arrays that are not sliced.
     assert 1e9 < count_flops(step.function, *step.arguments)
+
+
+def test_one_picture_serves_both_updates(monkeypatch):
+    config = tiny(puppets.get_config("stage=1"), batch_size=4)
+    config.weights.adversarial, config.r1.gamma = 1.0, 1.0
+    step = abstract_step(config, Layout(make_mesh(devices=jax.devices()[:1])))
+    decoded, decode = [], ToonTalker.decode
+
+    def counted(model, *arguments):
+        decoded.append(arguments)
+        return decode(model, *arguments)
+
+    monkeypatch.setattr(ToonTalker, "decode", counted)
+    _, metrics = jax.eval_shape(step.function, *step.arguments)
+    assert len(decoded) == 1 and {"adversarial/real", "discriminator/real", "r1/real"} <= set(metrics)
+
+
+@pytest.mark.parametrize(("batch_size", "told"), [(8, True), (32, False)])
+def test_groups_of_the_statistic_that_span_devices_are_told(batch_size, told, caplog):
+    config = tiny(puppets.get_config("stage=1"), batch_size=batch_size)
+    config.weights.adversarial = 1.0
+    abstract_step(config, Layout(make_mesh()))
+    assert ("1 rows a device and part: the discriminator's minibatch statistic" in caplog.text) == told
 
 
 def test_a_batch_that_does_not_divide_is_refused():
