@@ -44,7 +44,8 @@ def test_sigterm_loses_nothing(start, train, stage1, tmp_path):
 def test_sigkills_lose_nothing(stage1, tmp_path):
     """scripts/torture_resume.py in short: with the settings of the other runs here, which are compiled."""
     options = [f"--workdir={tmp_path}", "--kills=2", "--steps=6", f"--output={tmp_path / 'report.json'}", "--"]
-    settings = SHORT | TINY_SETTINGS | {"model.dropout": 0.0, "weights.adversarial": 0.0, "r1.gamma": 0.0}
+    settings = SHORT | TINY_SETTINGS | {"model.dropout": 0.0, "ema_images": 0}
+    settings |= {"weights.adversarial": 0.0, "r1.gamma": 0.0}
     options += [f"--config.{name}={value}" for name, value in settings.items()]
     command = [sys.executable, "-W", "error", "scripts/torture_resume.py", *options]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}

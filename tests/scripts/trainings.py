@@ -16,7 +16,7 @@ TINY |= {name: getattr(LEAN, name) for name in SIZES}
 TINY_SETTINGS = {f"model.{name}": value for name, value in TINY.items()}
 # Adam's first steps turn gradients that are all rounding into whole steps: the rate keeps these small.
 SLOW = {"optimizer.learning_rate": 1e-5, "optimizer.warmup_steps": 1, "optimizer.decay": "none"}
-SHORT = SLOW | {"batch_size": 8, "log_every": 1, "ema_images": 64}
+SHORT = SLOW | {"batch_size": 8, "log_every": 1}
 
 
 def metrics(workdir):

@@ -36,22 +36,21 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str = "S
     """
     kernel = kernel.astype(x.dtype)
     if kernel.shape[0] == 1 and stride == 1:
-        return map_product(x, kernel[0, 0]) if kernel.shape[3] <= _FEW else x @ kernel[0, 0]
+        return _to_few(x, kernel[0, 0]) if kernel.shape[3] <= _FEW else x @ kernel[0, 0]
     size = kernel.shape[0]
     return _convolve(x, kernel, _Form(*x.shape[1:3], size, stride, size // 2 if padding == "SAME" else 0))
 
 
 @jax.custom_vjp
-def map_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [N, H, W, I] times kernel [I, O] → [N, H, W, O]: like `x @ kernel`, but for the kernel's gradient.
+def _to_few(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x [N, H, W, I] times kernel [I, O]: like `x @ kernel`, but on a CPU the kernel's gradient comes from sums.
 
-    JAX's own has the shape [O, I], to be turned round, and for that XLA exchanges the axes of x on a CPU. With few
-    channels out a product takes half as long again there as sums.
+    For a product XLA would exchange the axes of x there, and take half as long again.
     """
     return x @ kernel
 
 
-def _map_product_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _to_few_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
 
     def by_sums(x: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -62,11 +61,10 @@ def _map_product_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array
     def by_product(x: jax.Array, gradient: jax.Array) -> jax.Array:
         return jnp.einsum("nhwi,nhwo->io", x, gradient)
 
-    on_cpu = by_sums if kernel.shape[1] <= _FEW else by_product
-    return gradient @ kernel.T, jax.lax.platform_dependent(x, gradient, cpu=on_cpu, default=by_product)
+    return gradient @ kernel.T, jax.lax.platform_dependent(x, gradient, cpu=by_sums, default=by_product)
 
 
-map_product.defvjp(lambda x, kernel: (map_product(x, kernel), (x, kernel)), _map_product_backward)
+_to_few.defvjp(lambda x, kernel: (_to_few(x, kernel), (x, kernel)), _to_few_backward)
 
 
 def _plain(x: jax.Array, kernel: jax.Array, form: _Form) -> jax.Array:
